@@ -6,7 +6,14 @@ import { assemble } from './proto-deps.ts';
 
 const STAMP = 'build/.generated';
 const IMAGE = 'build/image.binpb';
-const inputs = [...globSync('proto/**/*.proto'), 'buf.yaml', 'buf.gen.yaml', 'scripts/gen.ts', 'scripts/proto-deps.ts', 'package-lock.json'];
+const inputs = [
+  ...globSync('proto/**/*.proto'),
+  'buf.yaml',
+  'buf.gen.yaml',
+  'scripts/gen.ts',
+  'scripts/proto-deps.ts',
+  'package-lock.json',
+];
 
 const changed = (path: string): number => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 const run = (command: string, ...args: string[]) => execFileSync(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
@@ -19,8 +26,18 @@ function generate(): void {
   rmSync('build/py', { recursive: true, force: true });
   mkdirSync('build/py');
   const files = globSync('millrace/**/*.proto', { cwd: 'proto' }).sort();
-  run('.venv/bin/python', '-m', 'grpc_tools.protoc', `--descriptor_set_in=${IMAGE}`, '--python_out=build/py', '--pyi_out=build/py',
-    '--grpc_python_out=build/py', 'buf/validate/validate.proto', 'grpc/reflection/v1/reflection.proto', ...files); // prettier-ignore
+  run(
+    '.venv/bin/python',
+    '-m',
+    'grpc_tools.protoc',
+    `--descriptor_set_in=${IMAGE}`,
+    '--python_out=build/py',
+    '--pyi_out=build/py',
+    '--grpc_python_out=build/py',
+    'buf/validate/validate.proto',
+    'grpc/reflection/v1/reflection.proto',
+    ...files,
+  ); // prettier-ignore
   writeFileSync(STAMP, '');
 }
 

@@ -10,7 +10,11 @@ const OUT = 'build/proto-deps';
 
 // Where each copied file comes from: [folder, path below it, path it is imported by].
 const COPIES = (site: string): [string, string, string][] => [
-  ...['annotations', 'http', 'httpbody', 'field_behavior'].map((f): [string, string, string] => [site, `google/api/${f}.proto`, `google/api/${f}.proto`]),
+  ...['annotations', 'http', 'httpbody', 'field_behavior'].map((f): [string, string, string] => [
+    site,
+    `google/api/${f}.proto`,
+    `google/api/${f}.proto`,
+  ]),
   ...['status', 'error_details', 'code'].map((f): [string, string, string] => [site, `google/rpc/${f}.proto`, `google/rpc/${f}.proto`]),
   ['node_modules/grpc-health-check/proto', 'health/v1/health.proto', 'grpc/health/v1/health.proto'],
   ['node_modules/@grpc/reflection/build/proto', 'grpc/reflection/v1/reflection.proto', 'grpc/reflection/v1/reflection.proto'],
