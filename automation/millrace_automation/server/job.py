@@ -1,0 +1,224 @@
+"""One job, from the launch of its process to its result.
+
+  launching -> running -> verdict (it returned or raised) -> ended
+                      `-> stopping: SIGTERM, grace, kill -> ended
+The first cause decides: a job that is asked to stop after its verdict ends with its verdict, and a result that comes while it is
+being stopped still counts unless the cause was a timeout.
+"""
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from millrace.automations.v1 import spec_pb2
+from millrace.runner.v1 import job_pb2
+
+from millrace_automation.sandbox import Exited, Limits, Output, Process, Progress, Raised, Returned, Sandbox
+from millrace_automation.sandbox import Log as Logged
+
+from . import lines, log
+from .outbox import Outbox
+from .results import Stop, result
+
+FLUSH_SECONDS = 0.2
+PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
+LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
+_STREAMS = {'stdout': lines.STDOUT, 'stderr': lines.STDERR}
+
+
+class LaunchError(Exception):
+    """The sandbox has no process to give; the script did not start."""
+
+
+class Phase(enum.Enum):
+    LAUNCHING = enum.auto()
+    RUNNING = enum.auto()
+    ENDED = enum.auto()
+
+
+class Job:
+    def __init__(self, request: job_pb2.Job, claim_id: bytes, changed: Callable[[Outbox], None]):
+        self.execution_id = request.execution_id
+        self.claim_id = claim_id
+        self.outbox = Outbox(request.execution_id, claim_id, changed)
+        self.phase = Phase.LAUNCHING
+        self.accept_time = time.monotonic()
+        self.start_seconds = 0.0
+        self.limits = limits_of(request.resources)
+        self._start_to_close = seconds(request.start_to_close, 300) if request.HasField('start_to_close') else 300.0
+        self._heartbeat = seconds(request.heartbeat, 0)
+        self._grace = seconds(request.grace, 0) if request.HasField('grace') else 10.0
+        self._log = lines.Log()
+        self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
+        self._process: Process | None = None
+        self._stop: Stop | None = None
+        self._verdict: Returned | Raised | None = None
+        self._exit: Exited | None = None
+        self._timers: dict[object, asyncio.TimerHandle] = {}
+        self._progress: Progress | None = None
+
+    async def run(self, sandbox: Sandbox, request: job_pb2.Job, traceparent: str) -> None:
+        """Runs it to its end. Raises LaunchError when it did not start."""
+        try:
+            self._process = await sandbox.launch(
+                request.source,
+                request.input_json or '{}',
+                self.limits,
+                environment=request.environment or 'base',
+                traceparent=traceparent,
+            )
+        except Exception as fault:
+            raise LaunchError(str(fault)) from fault
+        finally:
+            del request  # up to 1.25 MiB that is not needed any longer
+            self.phase = Phase.RUNNING
+        self._begin(sandbox)
+        try:
+            async for event in self._process.events():
+                self._take(event)
+                if self.outbox.is_full:
+                    await self.outbox.room()
+        except Exception as fault:
+            log.error('the sandbox failed while a job ran', fault, execution=self.execution_id)
+            self._stop = self._stop or Stop.SANDBOX
+            self._process.kill()
+        finally:
+            self._finish()
+
+    def stop(self, cause: Stop) -> None:
+        """Asks it to stop: SIGTERM, then the grace period, then the end of all its processes."""
+        if self._stop or self._verdict or self.phase is Phase.ENDED:
+            return
+        self._stop = cause
+        if self._process:
+            self._terminate()
+
+    def kill(self) -> None:
+        """Ends all its processes now."""
+        if self.phase is Phase.ENDED:
+            return
+        self._stop = self._stop or Stop.CANCEL
+        if self._process:
+            self._process.kill()
+        self.outbox.unbound()
+
+    def _terminate(self) -> None:
+        self._process.terminate()
+        self._after(self._grace, 'grace', self.kill)
+
+    def _begin(self, sandbox: Sandbox) -> None:
+        self.start_seconds = time.monotonic() - self.accept_time
+        self.outbox.start(
+            job_pb2.Started(
+                time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=spec_pb2.AutomationSpec.Isolation.FRESH
+            )
+        )
+        if self._stop:  # asked for while the process was made
+            self._terminate()
+            return
+        self._after(self._start_to_close, 'start_to_close', self.stop, Stop.START_TO_CLOSE)
+        self._expect_heartbeat()
+
+    def _expect_heartbeat(self) -> None:
+        if self._heartbeat:
+            self._after(self._heartbeat, 'heartbeat', self._miss_heartbeat)
+
+    def _miss_heartbeat(self) -> None:
+        if self.outbox.is_full:
+            self._expect_heartbeat()  # it is we who do not listen
+        else:
+            self.stop(Stop.HEARTBEAT)
+
+    def _take(self, event: object) -> None:
+        match event:
+            case Output():
+                self._split(_STREAMS[event.stream], event.data, _timestamp(event.time))
+            case Logged():
+                for text, partial in lines.pieces(event.text):
+                    self._deliver(lines.LOG, lines.well_formed(event.level)[:32], text, partial, _timestamp(event.time))
+            case Progress():
+                self._expect_heartbeat()
+                self._progress = event
+                if 'progress' not in self._timers:
+                    self._report()
+            case Returned() | Raised():
+                if self._verdict is None:
+                    self._verdict = event
+                    self._cancel('start_to_close', 'heartbeat')
+                    self._after(LINGER_SECONDS, 'linger', self.kill)
+            case Exited():
+                self._exit = event
+
+    def _split(self, stream: int, data: bytes, time: Timestamp) -> None:
+        splitter = self._splitters[stream]
+        has_delivered = False
+        for text, partial in splitter.feed(data):
+            self._deliver(stream, '', text, partial, time)
+            has_delivered = True
+        if not splitter.is_unfinished:
+            self._cancel(stream)
+        elif has_delivered or stream not in self._timers:
+            self._after(FLUSH_SECONDS, stream, self._flush, stream)
+
+    def _flush(self, stream: int) -> None:
+        del self._timers[stream]
+        for text, partial in self._splitters[stream].flush():
+            self._deliver(stream, '', text, partial, _now())
+
+    def _deliver(self, stream: int, level: str, text: bytes, partial: bool, time: Timestamp) -> None:
+        if entry := self._log.add(stream, level, text, partial):
+            self.outbox.add(entry, time)
+
+    def _report(self) -> None:
+        self._timers.pop('progress', None)
+        if report := self._progress:
+            self._progress = None
+            message = lines.well_formed(report.message)[:500]
+            self.outbox.progress(job_pb2.ProgressReport(fraction=min(max(report.fraction, 0.0), 1.0), message=message))
+            self._after(PROGRESS_SECONDS, 'progress', self._report)
+
+    def _finish(self) -> None:
+        self.phase = Phase.ENDED
+        self._cancel(*self._timers)
+        if self._progress:
+            self._report()
+            self._cancel('progress')
+        for stream, splitter in self._splitters.items():
+            for text, partial in splitter.close():
+                self._deliver(stream, '', text, partial, _now())
+        ended = result(self._stop, self._verdict, self._exit, self.limits, self._start_to_close, self._heartbeat)
+        ended.time.CopyFrom(_now() if self._exit is None else _timestamp(self._exit.time))
+        ended.log_count, ended.log_sha256 = self._log.count, self._log.sha256
+        ended.log_bytes, ended.dropped_bytes = self._log.kept_bytes, self._log.dropped_bytes
+        self.outbox.unbound()
+        self.outbox.end(ended)
+
+    def _after(self, delay: float, key: object, call: Callable[..., None], *arguments: object) -> None:
+        """Sets a timer, in place of an earlier one of the same key."""
+        self._cancel(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(delay, call, *arguments)
+
+    def _cancel(self, *keys: object) -> None:
+        for key in keys:
+            if timer := self._timers.pop(key, None):
+                timer.cancel()
+
+
+def limits_of(resources: spec_pb2.Resources) -> Limits:
+    names = ('memory_mib', 'processes', 'cpu_seconds', 'disk_mib')
+    return Limits(**{name: value for name in names if (value := getattr(resources, name))})
+
+
+def seconds(duration: object, default: float) -> float:
+    return duration.seconds + duration.nanos / 1e9 or default
+
+
+def _now() -> Timestamp:
+    return _timestamp(time.time())
+
+
+def _timestamp(at: float) -> Timestamp:
+    whole = int(at)
+    return Timestamp(seconds=whole, nanos=int((at - whole) * 1e9))
