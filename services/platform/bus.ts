@@ -1,0 +1,124 @@
+// NATS: notices over core NATS ("look", never the truth), events over JetStream, at least once. A broker that is away is waited for.
+import { type JetStreamClient, type JetStreamManager, jetstream, jetstreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
+import { connect, type NatsConnection, type Subscription } from '@nats-io/transport-node';
+import type { Config } from './config.ts';
+import type { Logger } from './log.ts';
+import { pause } from './pause.ts';
+
+export interface Bus {
+  prefix: string;
+  connection(): Promise<NatsConnection>; // resolves once connected for the first time
+  jetstream(): Promise<{ js: JetStreamClient; jsm: JetStreamManager }>;
+  notify(subject: string, data?: string | Uint8Array): void; // best effort, lost while the broker is away
+  onNotice(subject: string, listen: (data: Uint8Array, subject: string) => void): () => void;
+  onReconnect(listen: () => void): () => void; // notices may have been lost: look yourself
+  ensureEvents(): Promise<void>; // makes the stream of events when it is missing
+  state(): Promise<void>; // rejects while the broker is away
+  stop(): Promise<void>;
+}
+
+const EVENTS_MAX_AGE_NS = 7 * 24 * 3600 * 1e9;
+
+export const eventsStream = (prefix: string): string => `${prefix}_EVENTS`;
+
+export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Logger): Bus {
+  const prefix = config.natsPrefix;
+  const stopped = new AbortController();
+  const reconnected = new Set<() => void>();
+  const wanted = new Map<{ subject: string; listen: (data: Uint8Array, subject: string) => void }, Subscription | undefined>();
+  let nc: NatsConnection | undefined;
+  let isUp = false;
+
+  async function open(): Promise<NatsConnection> {
+    for (let said = false; ; said = true) {
+      try {
+        return await connect({
+          servers: config.natsUrl.split(','),
+          maxReconnectAttempts: -1,
+          reconnectTimeWait: 200,
+          reconnectJitter: 100,
+          pingInterval: 5000,
+          maxPingOut: 2,
+          timeout: 3000,
+          noAsyncTraces: true,
+        });
+      } catch (error) {
+        if (stopped.signal.aborted) throw error;
+        if (!said) log.warn({ error }, 'waiting for the broker');
+        await pause(250, stopped.signal);
+      }
+    }
+  }
+
+  const subscribe = (want: { subject: string; listen: (data: Uint8Array, subject: string) => void }) => {
+    const cut = `${prefix}.notices.`.length;
+    const callback = (error: Error | null, message: { data: Uint8Array; subject: string }) => {
+      if (!error) want.listen(message.data, message.subject.slice(cut));
+    };
+    wanted.set(want, nc?.subscribe(`${prefix}.notices.${want.subject}`, { callback }));
+  };
+
+  async function follow(connection: NatsConnection): Promise<void> {
+    for await (const { type } of connection.status()) {
+      if (type === 'disconnect') isUp = false;
+      if (type === 'reconnect') {
+        isUp = true;
+        for (const listen of reconnected) listen();
+      }
+    }
+  }
+
+  const opened = open().then((connection) => {
+    nc = connection;
+    isUp = true;
+    for (const want of wanted.keys()) subscribe(want);
+    void follow(connection);
+    for (const listen of reconnected) listen();
+    return connection;
+  });
+  opened.catch(() => undefined); // only a stop ends the waiting; whoever awaits it hears so
+
+  const bus: Bus = {
+    prefix,
+    connection: () => opened,
+    async jetstream() {
+      const connection = await opened;
+      return { js: jetstream(connection, { timeout: 5000 }), jsm: await jetstreamManager(connection, { checkAPI: false, timeout: 5000 }) };
+    },
+    notify(subject, data) {
+      if (isUp && nc && !nc.isClosed()) nc.publish(`${prefix}.notices.${subject}`, data);
+    },
+    onNotice(subject, listen) {
+      const want = { subject, listen };
+      wanted.set(want, undefined);
+      if (nc) subscribe(want);
+      return () => {
+        wanted.get(want)?.unsubscribe();
+        wanted.delete(want);
+      };
+    },
+    onReconnect(listen) {
+      reconnected.add(listen);
+      return () => void reconnected.delete(listen);
+    },
+    async ensureEvents() {
+      const { jsm } = await bus.jetstream();
+      await jsm.streams.add({
+        name: eventsStream(prefix),
+        subjects: [`${prefix}.events.>`],
+        retention: RetentionPolicy.Limits,
+        storage: StorageType.File,
+        max_age: EVENTS_MAX_AGE_NS,
+        duplicate_window: 120 * 1e9,
+      });
+    },
+    async state() {
+      if (!isUp) throw new Error('the broker does not answer');
+    },
+    async stop() {
+      stopped.abort();
+      await nc?.close();
+    },
+  };
+  return bus;
+}

@@ -1,0 +1,144 @@
+// Consumes events: durable, at least once from the broker, exactly once into the database by an inbox row in the handler's transaction.
+// What fails ten times becomes a dead letter.
+import { AckPolicy, DeliverPolicy, type JsMsg } from '@nats-io/jetstream';
+import { context, propagation, ROOT_CONTEXT } from '@opentelemetry/api';
+import { type Bus, eventsStream } from './bus.ts';
+import type { Db, Tx } from './db.ts';
+import { toBytes } from './id.ts';
+import type { Logger } from './log.ts';
+import { counter } from './metrics.ts';
+import { pause } from './pause.ts';
+
+export interface ReceivedEvent {
+  id: string;
+  type: string;
+  subject: string;
+  workspace: string;
+  version: number;
+  schema: string;
+  time: Date;
+  data: Uint8Array;
+}
+export interface Consumer {
+  name: string; // the durable's name: tasks-executions
+  area: string; // whose events
+  types?: readonly string[]; // CloudEvents types; all when absent
+  db: Db;
+  prepare?(event: ReceivedEvent): Promise<unknown>; // work that needs no transaction, such as calls; its answer is given to handle
+  handle(tx: Tx, event: ReceivedEvent, prepared: unknown): Promise<void>;
+}
+
+const FAILURES = 10;
+const ACK_WAIT_NS = 30e9;
+const taken = counter('millrace_events_consumed_total', 'Events taken in', ['consumer', 'outcome']);
+
+export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promise<void> {
+  const stopped = new AbortController();
+  let pull: { close(): Promise<unknown> } | undefined;
+
+  async function take(message: JsMsg): Promise<void> {
+    const event = eventOf(message);
+    if (consumer.types && !consumer.types.includes(event.type)) return message.ack();
+    const parent = propagation.extract(ROOT_CONTEXT, { traceparent: message.headers?.get('traceparent') });
+    try {
+      await context.with(parent, () => intake(consumer, event));
+      taken.inc({ consumer: consumer.name, outcome: 'ok' });
+      message.ack();
+    } catch (error) {
+      taken.inc({ consumer: consumer.name, outcome: 'failed' });
+      log.warn({ error, consumer: consumer.name, event: event.id, failures: message.info.deliveryCount }, 'an event could not be taken in');
+      if (message.info.deliveryCount < FAILURES) return message.nak(Math.min(30_000, 200 * 2 ** message.info.deliveryCount));
+      await bury(consumer, event, message.info.deliveryCount, error);
+      message.term('dead letter');
+    }
+  }
+
+  async function run(): Promise<void> {
+    while (!stopped.signal.aborted) {
+      try {
+        await bus.ensureEvents();
+        const { js, jsm } = await bus.jetstream();
+        await jsm.consumers.add(eventsStream(bus.prefix), {
+          durable_name: consumer.name,
+          filter_subject: `${bus.prefix}.events.${consumer.area}.>`,
+          ack_policy: AckPolicy.Explicit,
+          deliver_policy: DeliverPolicy.All,
+          ack_wait: ACK_WAIT_NS,
+          max_deliver: -1,
+        });
+        const messages = await (await js.consumers.get(eventsStream(bus.prefix), consumer.name)).consume({
+          max_messages: 50,
+          idle_heartbeat: 1000,
+          expires: 10_000,
+        });
+        pull = messages;
+        void endWhenGone(messages);
+        for await (const message of messages) await take(message);
+      } catch (error) {
+        if (stopped.signal.aborted) return;
+        log.debug({ error, consumer: consumer.name }, 'waiting for the stream of events');
+      }
+      await pause(300, stopped.signal);
+    }
+  }
+  const running = run();
+  return async () => {
+    stopped.abort();
+    await pull?.close();
+    await Promise.race([running, pause(3000)]);
+  };
+}
+
+// A wiped broker has neither stream nor consumer: the pull is ended so that both are made again.
+async function endWhenGone(messages: { status(): AsyncIterable<{ type: string; count?: number }>; stop(): void }): Promise<void> {
+  for await (const { type, count } of messages.status()) {
+    if (
+      ['stream_not_found', 'consumer_not_found', 'consumer_deleted', 'no_responders'].includes(type) ||
+      (type === 'heartbeats_missed' && (count ?? 0) >= 3)
+    ) {
+      return messages.stop();
+    }
+  }
+}
+
+async function intake(consumer: Consumer, event: ReceivedEvent): Promise<void> {
+  const prepared = await consumer.prepare?.(event);
+  await consumer.db.transaction(async (tx) => {
+    const row = { consumer: consumer.name, event: toBytes('event', event.id), create_time: tx.raw('NOW(6)') };
+    const { affectedRows } = (await tx.raw(`${tx('inbox').insert(row).toQuery()} ON DUPLICATE KEY UPDATE event = event`))[0];
+    if (affectedRows === 1) await consumer.handle(tx, event, prepared);
+  });
+}
+
+async function bury(consumer: Consumer, event: ReceivedEvent, failures: number, error: unknown): Promise<void> {
+  await consumer
+    .db('dead_letters')
+    .insert({
+      consumer: consumer.name,
+      event: toBytes('event', event.id),
+      type: event.type,
+      subject: event.subject,
+      workspace: event.workspace,
+      data_schema: event.schema,
+      data: Buffer.from(event.data),
+      failures,
+      error: error instanceof Error ? error.message.slice(0, 2000) : 'unknown',
+      create_time: consumer.db.raw('NOW(6)'),
+    })
+    .onConflict(['consumer', 'event'])
+    .merge();
+}
+
+function eventOf(message: JsMsg): ReceivedEvent {
+  const get = (name: string) => message.headers?.get(name) ?? '';
+  return {
+    id: get('ce-id'),
+    type: get('ce-type'),
+    subject: get('ce-subject'),
+    workspace: get('ce-workspace'),
+    version: Number(get('ce-version')),
+    schema: get('ce-dataschema'),
+    time: new Date(get('ce-time')),
+    data: message.data,
+  };
+}

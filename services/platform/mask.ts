@@ -1,0 +1,27 @@
+// Update masks (google.aip.dev/134): which fields an update changes.
+import { fault, noFields } from './errors.ts';
+
+const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
+// The fields to change, in snake_case: those that the mask names, else those of `allowed` that are present in the body (`optional` fields
+// that are set, others that differ from their default). INVALID_ARGUMENT / NO_FIELDS when there is none, FIELD_INVALID for one not allowed.
+export function maskedFields<F extends string>(mask: readonly string[] | undefined, body: object, allowed: readonly F[]): F[] {
+  const named = (mask ?? []).filter((field) => field !== '');
+  const wrong = named.find((field) => !allowed.includes(field as F));
+  if (wrong !== undefined) {
+    const description = `names ${wrong}, which cannot be changed; those that can are ${allowed.join(', ')}`;
+    throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', `update_mask ${description}`, {
+      violations: [{ field: 'update_mask', description }],
+      metadata: { fields: allowed.join(',') },
+    });
+  }
+  const fields =
+    named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent((body as Record<string, unknown>)[camel(field)]));
+  if (fields.length === 0) throw noFields(allowed);
+  return fields;
+}
+
+function isPresent(value: unknown): boolean {
+  if (value === undefined || value === null || value === '' || value === 0 || value === false) return false;
+  return typeof value !== 'object' || value instanceof Date || Object.keys(value).length > 0;
+}

@@ -1,0 +1,149 @@
+// The transactional outbox: events are written with what they tell of, and published after the commit.
+// Source: Richardson, "Pattern: Transactional outbox". The relay takes what is present, never what is newer than a mark.
+import { headers, type MsgHdrs } from '@nats-io/transport-node';
+import { context, propagation } from '@opentelemetry/api';
+import { type Bus, eventsStream } from './bus.ts';
+import type { Db, Tx } from './db.ts';
+import { fromBytes, newBytes } from './id.ts';
+import type { Logger } from './log.ts';
+import { counter, gauge } from './metrics.ts';
+import { pause } from './pause.ts';
+
+export interface Event {
+  type: string; // CloudEvents type, such as task_created
+  verb: string; // past participle for the NATS subject, such as created
+  subject: string; // the aggregate's id
+  workspace: string;
+  version: number; // of the aggregate: consumers ignore older ones
+  schema: string; // the message's full name
+  data: Uint8Array;
+}
+export interface Relay {
+  kick(): void; // something was committed
+  stop(): Promise<void>;
+}
+
+const PAGE = 200;
+const IDLE_MS = 1000;
+const published = counter('millrace_outbox_published_total', 'Events published', ['module']);
+const age = gauge('millrace_outbox_age_seconds', 'Age of the oldest event that is not published', ['module']);
+
+const relays = new Map<string, () => void>(); // by schema
+
+export const traceparent = (): string | null => {
+  const carrier: { traceparent?: string } = {};
+  propagation.inject(context.active(), carrier);
+  return carrier.traceparent ?? null;
+};
+
+const rowOf = (db: Db, event: Event) => ({
+  id: newBytes(),
+  type: event.type,
+  verb: event.verb,
+  subject: event.subject,
+  workspace: event.workspace,
+  version: event.version,
+  data_schema: event.schema,
+  data: Buffer.from(event.data),
+  traceparent: traceparent(),
+  create_time: db.raw('NOW(6)'),
+});
+
+// Writes events in the transaction that makes them true.
+export async function emit(tx: Tx, ...events: Event[]): Promise<void> {
+  if (events.length === 0) return;
+  await tx('outbox').insert(events.map((event) => rowOf(tx, event)));
+  const kick = relays.get(schemaName(tx));
+  if (kick) tx.executionPromise.then(kick, () => undefined);
+}
+
+// The same as a statement for hot paths, which call kick() after their commit.
+export const emitSql = (db: Db, ...events: Event[]): string =>
+  `${db('outbox')
+    .insert(events.map((event) => rowOf(db, event)))
+    .toQuery()};`;
+
+const schemaName = (db: Db | Tx): string => (db.client.config.connection as { database: string }).database;
+
+export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: string; log: Logger }): Relay {
+  const stopped = new AbortController();
+  let wake = new AbortController();
+  const kick = () => wake.abort();
+  relays.set(schemaName(db), kick);
+
+  // One page: locked, published, acknowledged, deleted. Other relays skip what is locked here.
+  async function page(): Promise<number> {
+    const { js } = await bus.jetstream();
+    return db.transaction(async (tx) => {
+      const rows = await tx('outbox')
+        .select('*', tx.raw('TIMESTAMPDIFF(MICROSECOND, create_time, NOW(6)) / 1e6 AS age'))
+        .orderBy('id')
+        .limit(PAGE)
+        .forUpdate()
+        .skipLocked();
+      age.set({ module: area }, rows.length > 0 ? Number(rows[0].age) : 0);
+      if (rows.length === 0) return 0;
+      await Promise.all(
+        rows.map((row) =>
+          js.publish(`${bus.prefix}.events.${area}.${row.subject}.${row.verb}`, row.data, {
+            msgID: row.id.toString('hex'),
+            expect: { streamName: eventsStream(bus.prefix) },
+            headers: headersOf(row, area),
+            retries: 2,
+          }),
+        ),
+      );
+      await tx('outbox')
+        .whereIn(
+          'id',
+          rows.map((row) => row.id),
+        )
+        .delete(); // prettier-ignore
+      published.inc({ module: area }, rows.length);
+      return rows.length;
+    });
+  }
+
+  async function run(): Promise<void> {
+    while (!stopped.signal.aborted) {
+      wake = new AbortController();
+      try {
+        if ((await page()) === PAGE) continue;
+        await pause(IDLE_MS, wake.signal);
+      } catch (error) {
+        if (stopped.signal.aborted) return;
+        log.warn({ error }, 'events wait: they cannot be published now');
+        await bus.ensureEvents().catch(() => undefined); // a wiped broker has no stream
+        await pause(500, stopped.signal);
+      }
+    }
+  }
+  const running = run();
+  return {
+    kick,
+    async stop() {
+      stopped.abort();
+      wake.abort();
+      relays.delete(schemaName(db));
+      await Promise.race([running, pause(3000)]);
+    },
+  };
+}
+
+// CloudEvents 1.0, NATS protocol binding, binary mode.
+function headersOf(row: Record<string, unknown> & { id: Buffer; create_time: Date }, area: string): MsgHdrs {
+  const all = headers();
+  const set = (name: string, value: unknown) => all.set(name, String(value));
+  set('ce-specversion', '1.0');
+  set('ce-id', fromBytes('event', row.id));
+  set('ce-type', row.type);
+  set('ce-source', `millrace/${area}`);
+  set('ce-subject', row.subject);
+  set('ce-time', row.create_time.toISOString());
+  set('ce-dataschema', row.data_schema);
+  set('ce-workspace', row.workspace);
+  set('ce-version', row.version);
+  set('content-type', 'application/protobuf');
+  if (row.traceparent) set('traceparent', row.traceparent);
+  return all;
+}
