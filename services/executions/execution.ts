@@ -1,0 +1,168 @@
+// What an execution is: from what a caller asks for to what is kept, and from what is kept to what callers see.
+import { AutomationSpec_Isolation } from '#gen/millrace/automations/v1/spec.ts';
+import { type Attempt, Attempt_State, type Execution, Execution_State, ExecutionError } from '#gen/millrace/executions/v1/execution.ts';
+import { invalid } from '#platform/errors.ts';
+import { fromBytes, toBytes } from '#platform/id.ts';
+
+export type StateName = Exclude<keyof typeof Execution_State, 'STATE_UNSPECIFIED' | 'UNRECOGNIZED'>;
+
+export const FINAL: readonly StateName[] = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'];
+export const OPEN: readonly StateName[] = ['SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'PAUSED', 'CANCELLING'];
+
+const MAX_INPUT_BYTES = 1024 * 1024;
+const MAX_AHEAD_DAYS = 366;
+const DEFAULT_PRIORITY = 5;
+const DAY_MS = 24 * 3_600_000;
+
+export const isFinal = (state: string): boolean => (FINAL as readonly string[]).includes(state);
+
+// What a caller asks for.
+export interface Draft {
+  automation: Buffer;
+  automationId: string;
+  revision: number; // 0: the published one
+  input: Record<string, unknown> | undefined;
+  inputJson: string | null;
+  labels: Record<string, string>;
+  priority: number;
+  scheduleTime: Date | null;
+  retryOf: Buffer | null;
+  limitKey: string | null;
+}
+
+export function draftOf(asked: Execution): Draft {
+  const inputJson = asked.input === undefined ? null : JSON.stringify(asked.input);
+  if (inputJson && Buffer.byteLength(inputJson) > MAX_INPUT_BYTES) throw invalid('execution.input', 'is larger than 1 MiB as JSON');
+  return {
+    automation: toBytes('automation', asked.automationId, 'execution.automation_id'),
+    automationId: asked.automationId,
+    revision: asked.revision,
+    input: asked.input,
+    inputJson,
+    labels: asked.labels,
+    priority: asked.priority ?? DEFAULT_PRIORITY,
+    scheduleTime: asked.scheduleTime ?? null,
+    retryOf: null,
+    limitKey: null,
+  };
+}
+
+// Whether it starts later than now. INVALID_ARGUMENT when that is further ahead than an execution may be kept waiting.
+export function isLater(scheduleTime: Date | null, now: Date): scheduleTime is Date {
+  if (!scheduleTime) return false;
+  const ahead = scheduleTime.getTime() - now.getTime();
+  if (!(ahead <= MAX_AHEAD_DAYS * DAY_MS)) throw invalid('execution.schedule_time', `is more than ${MAX_AHEAD_DAYS} days ahead`);
+  return ahead > 0;
+}
+
+// An execution as its row says, with what the hot tables say of it now.
+export interface Row {
+  id: Buffer;
+  workspace: Buffer;
+  automation: Buffer;
+  revision: number;
+  state: StateName;
+  version: number;
+  creator: Buffer;
+  retry_of: Buffer | null;
+  labels: Record<string, string> | null;
+  priority: number;
+  limit_key: string | null;
+  error: unknown;
+  attempt_count: number;
+  schedule_time: Date | null;
+  create_time: Date;
+  start_time: Date | null;
+  end_time: Date | null;
+  input: string | null;
+  output: string | null;
+  running_state: 'RUNNING' | 'CANCELLING' | null;
+  progress_fraction: number | null;
+  progress_message: string | null;
+  timer: TimerKind | null;
+  due_time: Date | null;
+}
+export type TimerKind = 'START' | 'RETRY' | 'PAUSE';
+
+const WAITS_FOR: Record<TimerKind, StateName> = { START: 'SCHEDULED', RETRY: 'RETRYING', PAUSE: 'PAUSED' };
+
+// A final state is written in the row; an open one is where the execution stands.
+export function stateOf(row: Pick<Row, 'state' | 'running_state' | 'timer'>): StateName {
+  if (isFinal(row.state)) return row.state;
+  if (row.running_state) return row.running_state;
+  return row.timer ? WAITS_FOR[row.timer] : 'QUEUED';
+}
+
+export function messageOf(row: Row, waitingReason: string): Execution {
+  const state = stateOf(row);
+  return {
+    id: fromBytes('execution', row.id),
+    automationId: fromBytes('automation', row.automation),
+    revision: row.revision,
+    state: Execution_State[state],
+    input: row.input === null ? undefined : JSON.parse(row.input),
+    output: row.output === null ? undefined : JSON.parse(row.output),
+    error: errorOf(row.error),
+    labels: row.labels ?? {},
+    priority: row.priority,
+    scheduleTime: row.schedule_time ?? undefined,
+    attemptCount: row.attempt_count,
+    nextAttemptTime: state === 'RETRYING' ? (row.due_time ?? undefined) : undefined,
+    createTime: row.create_time,
+    startTime: row.start_time ?? undefined,
+    endTime: row.end_time ?? undefined,
+    creatorId: fromBytes('user', row.creator),
+    retryOf: row.retry_of ? fromBytes('execution', row.retry_of) : undefined,
+    progress:
+      row.running_state && row.progress_fraction !== null
+        ? { fraction: row.progress_fraction, message: row.progress_message ?? '' }
+        : undefined,
+    waitingReason: state === 'QUEUED' ? waitingReason : '',
+    version: row.version,
+  };
+}
+
+const errorOf = (error: unknown): ExecutionError | undefined => (error ? ExecutionError.fromJSON(error) : undefined);
+
+export interface AttemptRow {
+  number: number;
+  state: string;
+  server: Buffer;
+  sandbox_tier: number;
+  isolation: string;
+  limits: string[];
+  start_time: Date;
+  end_time: Date | null;
+  error: unknown;
+  cpu_seconds: number | null;
+  peak_memory_kib: number | null;
+  log_bytes: number | null;
+  log_count: number | null;
+  lines: number; // in the log so far
+}
+
+export const attemptOf = (row: AttemptRow): Attempt => ({
+  number: row.number,
+  state: Attempt_State[row.state as keyof typeof Attempt_State] ?? Attempt_State.STATE_UNSPECIFIED,
+  serverId: fromBytes('server', row.server),
+  sandboxTier: row.sandbox_tier,
+  isolation:
+    AutomationSpec_Isolation[row.isolation as keyof typeof AutomationSpec_Isolation] ?? AutomationSpec_Isolation.ISOLATION_UNSPECIFIED,
+  limits: row.limits,
+  startTime: row.start_time,
+  endTime: row.end_time ?? undefined,
+  error: errorOf(row.error),
+  usage:
+    row.cpu_seconds === null
+      ? undefined
+      : { cpuSeconds: row.cpu_seconds, peakMemoryKib: row.peak_memory_kib ?? 0, logBytes: row.log_bytes ?? 0 },
+  logCount: row.log_count ?? row.lines,
+});
+
+// What may be told of a server's power to run things.
+export interface ServerView {
+  live: number; // servers that take work, whatever their sandbox
+  able: number; // those of them whose sandbox is good enough
+}
+
+export const waitingReason = ({ live, able }: ServerView): string => (able > 0 ? '' : live > 0 ? 'SANDBOX_UNAVAILABLE' : 'NO_SERVER');
