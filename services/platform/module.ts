@@ -9,12 +9,13 @@ import { type Consumer, consume } from './consumer.ts';
 import { type Contract, loadContract } from './contract.ts';
 import { openKnex, openPool, type Pool, schemaOf } from './db.ts';
 import { watchEventLoop } from './event-loop.ts';
+import { isDatabaseAway } from './faults.ts';
 import type { Definition, Handlers } from './handlers.ts';
 import { type Health, openHealth } from './health.ts';
 import { sweepKeys } from './idempotency.ts';
 import type { Logger } from './log.ts';
 import { collectProcess } from './metrics.ts';
-import { pending } from './migrate.ts';
+import { type Migrated, pending } from './migrate.ts';
 import { openRelay, type Relay } from './outbox.ts';
 import { every, pause } from './pause.ts';
 import { addReflection } from './reflection.ts';
@@ -36,7 +37,7 @@ export interface Platform {
   log: Logger;
   db: Knex;
   bus: Bus & { consume(consumer: Consumer): () => Promise<void> };
-  relay: Relay;
+  relay: Pick<Relay, 'kick'>; // after a commit that emitSql wrote to
   clock: () => Date;
   settings<S extends Settings>(settings: S): Values<S>;
   hot(connections: number): Pool;
@@ -59,6 +60,19 @@ interface Options {
   config: Config;
   log: Logger;
   env?: Record<string, string | undefined>;
+}
+
+interface Store {
+  db: Knex;
+  relay: Relay;
+}
+interface StoreOptions {
+  schema: string;
+  modules: readonly Module[];
+  config: Config;
+  bus: Bus;
+  log: Logger;
+  stops: (() => Promise<unknown> | unknown)[];
 }
 
 const SWEEP_MS = 10 * 60_000;
@@ -111,6 +125,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
     health.check('', 'event-loop', watchEventLoop());
     if (modules.some((module) => module.name !== 'dispatcher')) health.check('', 'revocations', () => revocations.state());
 
+    const stores = new Map<string, Store>();
     const own = new Set(modules.map((module) => module.name));
     for (const module of modules) {
       const moduleLog = log.child({ module: module.name });
@@ -118,24 +133,20 @@ export async function runModules({ modules, config, log, env = process.env }: Op
       const dialer = openDialer({ contract, sign });
       stops.push(() => dialer.close());
       const schema = module.schema ?? (module.migrations ? module.name : undefined);
-      const store = schema ? await openStore({ module, schema, config, log: moduleLog }) : undefined;
-      const { db } = store ?? {};
-      if (db) stops.push(() => db.destroy());
-      const relay = db && module.migrations ? openRelay({ db, bus, area: module.name, log: moduleLog }) : undefined;
-      if (relay) stops.push(() => relay.stop());
-      if (db && module.migrations) stops.push(every(SWEEP_MS, () => sweepKeys(db), moduleLog));
-      if (db) health.check(module.name, 'database', async () => void (await db.raw('SELECT 1')));
+      const store = schema ? (stores.get(schema) ?? (await openStore({ schema, modules, config, bus, log: moduleLog, stops }))) : undefined;
+      if (schema && store) stores.set(schema, store);
+      if (store) health.check(module.name, 'database', async () => void (await store.db.raw('SELECT 1')));
       const platform: Platform = {
         name: module.name,
         config,
         contract,
         log: moduleLog,
         get db() {
-          if (!db) throw new Error(`module ${module.name} has no schema`);
-          return db;
+          if (!store) throw new Error(`module ${module.name} has no schema`);
+          return store.db;
         },
         bus: { ...bus, consume: (consumer) => consume(bus, moduleLog, consumer) },
-        relay: relay ?? { kick: () => undefined, stop: async () => undefined },
+        relay: { kick: () => store?.relay.kick() },
         clock: () => new Date(),
         settings: (settings) => readSettings(settings, env),
         hot(connections) {
@@ -184,29 +195,28 @@ async function stopAll(stops: (() => Promise<unknown> | unknown)[], log: Logger,
   }
 }
 
-async function openStore({
-  module,
-  schema,
-  config,
-  log,
-}: {
-  module: Module;
-  schema: string;
-  config: Config;
-  log: Logger;
-}): Promise<{ db: Knex }> {
+// A schema is opened once for all modules of the process that use it, with its relay.
+async function openStore({ schema, modules, config, bus, log, stops }: StoreOptions): Promise<Store> {
   const db = openKnex(config, schemaOf(config, schema));
-  const { migrations } = module;
-  if (!migrations) return { db };
+  stops.push(() => db.destroy());
+  const migrations = modules.find((module) => module.name === schema)?.migrations;
+  if (migrations) await upToDate(db, { name: schema, migrations }, config, log);
+  const relay = openRelay({ db, bus, area: schema, log });
+  stops.push(() => relay.stop());
+  if (migrations) stops.push(every(SWEEP_MS, () => sweepKeys(db), log));
+  return { db, relay };
+}
+
+async function upToDate(db: Knex, area: Migrated, config: Config, log: Logger): Promise<void> {
+  const schema = schemaOf(config, area.name);
   for (let said = false; ; said = true) {
     try {
-      const missing = await pending(db, { name: schema, migrations });
-      if (missing.length === 0) return { db };
-      throw new StartFault(`the schema ${schemaOf(config, schema)} lacks ${missing.join(', ')}: run make migrate`);
+      const missing = await pending(db, area);
+      if (missing.length === 0) return;
+      throw new StartFault(`the schema ${schema} lacks ${missing.join(', ')}: run make migrate`);
     } catch (error) {
-      const { code } = error as { code?: string };
-      if (code === 'ER_BAD_DB_ERROR') throw new StartFault(`there is no schema ${schemaOf(config, schema)}: run make migrate`);
-      if (code !== 'ECONNREFUSED' && code !== 'ETIMEDOUT' && code !== 'PROTOCOL_CONNECTION_LOST') throw error;
+      if ((error as { code?: string }).code === 'ER_BAD_DB_ERROR') throw new StartFault(`there is no schema ${schema}: run make migrate`);
+      if (!isDatabaseAway(error)) throw error;
       if (!said) log.warn({ error }, 'waiting for the database');
       await pause(250);
     }
