@@ -12,6 +12,7 @@ def start() -> int:
     except SettingsError as faults:
         print(faults, file=sys.stderr)
         return 2
+    os.environ.setdefault('GRPC_ENABLE_FORK_SUPPORT', 'false')  # its handlers break a child that is forked while calls are served
     sys.path.insert(0, str(settings.stubs))  # before anything that imports what was generated from the contracts
     from millrace_automation.server.main import run
 

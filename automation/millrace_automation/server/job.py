@@ -54,6 +54,7 @@ class Job:
         self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
         self._process: Process | None = None
         self._stop: Stop | None = None
+        self._is_killed = False
         self._verdict: Returned | Raised | None = None
         self._exit: Exited | None = None
         self._timers: dict[object, asyncio.TimerHandle] = {}
@@ -97,12 +98,14 @@ class Job:
 
     def kill(self) -> None:
         """Ends all its processes now."""
-        if self.phase is Phase.ENDED:
-            return
-        self._stop = self._stop or Stop.CANCEL
-        if self._process:
+        self._is_killed = True
+        if self._process and self.phase is not Phase.ENDED:
             self._process.kill()
         self.outbox.unbound()
+
+    def fail(self, ended: job_pb2.Result) -> None:
+        """Ends it with a result of the server's own, before it was launched."""
+        self._end(ended, time.time())
 
     def _terminate(self) -> None:
         self._process.terminate()
@@ -115,8 +118,8 @@ class Job:
                 time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=spec_pb2.AutomationSpec.Isolation.FRESH
             )
         )
-        if self._stop:  # asked for while the process was made
-            self._terminate()
+        if self._is_killed or self._stop:  # asked for while the process was made
+            self._process.kill() if self._is_killed else self._terminate()
             return
         self._after(self._start_to_close, 'start_to_close', self.stop, Stop.START_TO_CLOSE)
         self._expect_heartbeat()
@@ -180,7 +183,6 @@ class Job:
             self._after(PROGRESS_SECONDS, 'progress', self._report)
 
     def _finish(self) -> None:
-        self.phase = Phase.ENDED
         self._cancel(*self._timers)
         if self._progress:
             self._report()
@@ -189,7 +191,11 @@ class Job:
             for text, partial in splitter.close():
                 self._deliver(stream, '', text, partial, _now())
         ended = result(self._stop, self._verdict, self._exit, self.limits, self._start_to_close, self._heartbeat)
-        ended.time.CopyFrom(_now() if self._exit is None else _timestamp(self._exit.time))
+        self._end(ended, self._exit.time if self._exit else time.time())
+
+    def _end(self, ended: job_pb2.Result, at: float) -> None:
+        self.phase = Phase.ENDED
+        ended.time.CopyFrom(_timestamp(at))
         ended.log_count, ended.log_sha256 = self._log.count, self._log.sha256
         ended.log_bytes, ended.dropped_bytes = self._log.kept_bytes, self._log.dropped_bytes
         self.outbox.unbound()

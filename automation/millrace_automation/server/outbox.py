@@ -35,6 +35,7 @@ class Outbox:
         self._progress: job_pb2.ProgressReport | None = None
         self._is_progress_sent = True
         self._is_bounded = True
+        self._is_closed = False
         self._room = asyncio.Event()
         self._room.set()
 
@@ -45,6 +46,8 @@ class Outbox:
         self._changed(self)
 
     def add(self, entry: Entry, time: Timestamp) -> None:
+        if self._is_closed:
+            return
         line = job_pb2.Line(
             seq=entry.seq, time=time, stream=entry.stream, level=entry.level, text=entry.text.decode(), partial=entry.partial
         ).SerializeToString()
@@ -78,12 +81,20 @@ class Outbox:
         self._is_bounded = False
         self._room.set()
 
+    def close(self) -> None:
+        """Nobody wants to know any longer: forgets everything, and whatever follows."""
+        self._is_closed = True
+        self._waiting.clear()
+        self._flying.clear()
+        self.kept_bytes = self._flying_bytes = 0
+        self.unbound()
+
     # what the dispatcher gets
 
     @property
     def has_news(self) -> bool:
         """Whether `take` would give something."""
-        return (
+        return not self._is_closed and (
             (self._started is not None and not self._is_started_sent)
             or (bool(self._waiting) and self._flying_bytes < FLYING_BYTES)
             or not self._is_progress_sent
@@ -109,11 +120,11 @@ class Outbox:
         if self._progress is not None and not self._is_progress_sent:
             item.progress.CopyFrom(self._progress)
             self._is_progress_sent = True
-        if self.result is not None and not self._is_result_sent and not self._waiting:
-            if not lines or size + self.result.ByteSize() <= room:
-                item.result.CopyFrom(self.result)
-                self._is_result_sent = True
-                size += self.result.ByteSize()
+        is_last = self.result is not None and not self._is_result_sent and not self._waiting
+        if is_last and (not lines or size + self.result.ByteSize() <= room):
+            item.result.CopyFrom(self.result)
+            self._is_result_sent = True
+            size += self.result.ByteSize()
         return item, size
 
     def confirm(self, lines: int, started: bool = False) -> None:

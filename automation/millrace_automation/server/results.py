@@ -86,7 +86,7 @@ def _returned(output_json: str) -> job_pb2.Result:
     if len(output.encode()) > OUTPUT_BYTES:
         return _error('OutputTooLarge', f'It returned more than {OUTPUT_BYTES} bytes of JSON.')
     if (fault := json_fault(output)) is not None:
-        return _error('OutputInvalid', f'What it returned is not JSON: {fault}.')
+        return _error('OutputInvalid', f'What it returned {fault}.')
     return job_pb2.Result(outcome=job_pb2.Result.SUCCEEDED, output_json=output)
 
 
@@ -114,15 +114,15 @@ def invalid_input(message: str) -> job_pb2.Result:
     return _error('InputInvalid', message)
 
 
-def json_fault(text: str, kind: type | None = None) -> str | None:
-    """What keeps the text from being JSON (RFC 8259) of that kind, or None."""
+def json_fault(text: str, is_object: bool = False) -> str | None:
+    """What keeps the text from being JSON (RFC 8259), or a JSON object. None when nothing does."""
     try:
         value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        return 'it is nested too deep'
+        return 'is nested too deep'
     except ValueError as fault:
-        return str(fault)
-    return f'it is no {"object" if kind is dict else kind.__name__}' if kind and not isinstance(value, kind) else None
+        return f'is not JSON: {fault}'
+    return 'must be a JSON object' if is_object and not isinstance(value, dict) else None
 
 
 def _refuse(constant: str) -> None:

@@ -1,0 +1,151 @@
+"""The jobs of this server: who may start, who runs, and what is kept until it is confirmed."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from millrace.runner.v1 import job_pb2
+
+from millrace_automation.sandbox import Sandbox
+
+from . import log, metrics, telemetry
+from .checks import faults_of
+from .errors import OVERLOADED, UNAVAILABLE
+from .job import Job, LaunchError
+from .outbox import KEPT_BYTES, Outbox
+from .results import Stop, invalid_input, json_fault
+
+CLAIM_BYTES = 16
+_PAUSE_SECONDS = 1.0  # after a process could not be made, so that jobs are not handed to and fro without end
+_KEPT_LEAST = 64 * 1024 * 1024
+
+
+class Refused(Exception):
+    """The job was not started. `code` is OVERLOADED or UNAVAILABLE."""
+
+    def __init__(self, reason: str, code: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+        self.code = code
+
+
+class Jobs:
+    def __init__(self, sandbox: Sandbox, slots: int, minimum_tier: int):
+        self.slots = slots
+        self.is_draining = False
+        self.held: dict[bytes, Job] = {}
+        """Jobs of a dispatcher by their claim, running or ended, until their result is confirmed."""
+        self.running: set[Job] = set()
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when there may be room for a job again."""
+        self._sandbox = sandbox
+        self._minimum_tier = minimum_tier
+        self._kept_most = max(_KEPT_LEAST, 2 * KEPT_BYTES * slots)
+        self._paused_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+
+    @property
+    def has_sandbox(self) -> bool:
+        return self._sandbox.tier >= self._minimum_tier
+
+    @property
+    def kept_bytes(self) -> int:
+        return sum(job.outbox.kept_bytes for job in self.held.values())
+
+    @property
+    def free(self) -> int:
+        """How many more jobs it would start now."""
+        if self.is_draining or not self.has_sandbox or time.monotonic() < self._paused_until or self.kept_bytes > self._kept_most:
+            return 0
+        return max(0, self.slots - len(self.running))
+
+    def start(
+        self,
+        request: job_pb2.Job,
+        claim_id: bytes,
+        changed: Callable[[Outbox], None],
+        refused: Callable[[Job, Refused], None],
+        is_held: bool,
+    ) -> Job:
+        """Starts a job or raises Refused; a process that cannot be made is told to `refused`, later."""
+        if not self.has_sandbox:
+            raise Refused('SANDBOX_UNAVAILABLE', UNAVAILABLE, 'the sandbox is below the lowest tier that this server accepts')
+        if self.is_draining:
+            raise Refused('DRAINING', UNAVAILABLE, 'the server is being shut down')
+        if len(self.running) >= self.slots:
+            raise Refused('NO_SLOT', OVERLOADED, f'all {self.slots} slots are in use')
+        job = Job(request, claim_id, changed)
+        if is_held:
+            self.held[claim_id] = job
+        if message := input_fault(request):
+            job.fail(invalid_input(message))
+            return job
+        self.running.add(job)
+        task = asyncio.create_task(self._run(job, request, refused))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    def forget(self, claim_id: bytes) -> None:
+        """Its result is durable."""
+        if job := self.held.pop(claim_id, None):
+            job.outbox.close()
+            self._changed()
+
+    def drop(self, job: Job) -> None:
+        """It no longer counts: ends its processes and forgets its output."""
+        self.held.pop(job.claim_id, None)
+        job.outbox.close()
+        job.kill()
+        self._changed()
+
+    def find(self, execution_id: str) -> list[Job]:
+        return [job for job in self.running if job.execution_id == execution_id]
+
+    def stop_all(self, cause: Stop, are_held: bool = False) -> None:
+        for job in list(self.running):
+            if not are_held or job.claim_id in self.held:
+                job.stop(cause)
+
+    async def until(self, is_reached: Callable[[], bool]) -> None:
+        """Waits for something that ends of jobs and confirmations bring about."""
+        while not is_reached():
+            self._news.clear()
+            await self._news.wait()
+
+    async def _run(self, job: Job, request: job_pb2.Job, refused: Callable[[Job, Refused], None]) -> None:
+        metrics.running.set(len(self.running))
+        with telemetry.job_span(request) as span:
+            try:
+                await job.run(self._sandbox, request, span.traceparent)
+                ended = job.outbox.result
+                outcome = job_pb2.Result.Outcome.Name(ended.outcome)
+                span.end(outcome)
+                metrics.jobs.labels(outcome).inc()
+                metrics.start_seconds.observe(job.start_seconds)
+                log.debug('a job ended', execution=job.execution_id, outcome=outcome, type=ended.error_type, lines=ended.log_count)
+            except LaunchError as fault:
+                log.error('a process for a job could not be made', fault, execution=job.execution_id)
+                metrics.jobs.labels('REFUSED').inc()
+                self._paused_until = time.monotonic() + _PAUSE_SECONDS
+                asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._changed)
+                self.held.pop(job.claim_id, None)
+                refused(job, Refused('SANDBOX_UNAVAILABLE', UNAVAILABLE, 'the sandbox could not make a process'))
+            finally:
+                self.running.discard(job)
+                metrics.running.set(len(self.running))
+                self._changed()
+
+    def _changed(self) -> None:
+        self._news.set()
+        self.on_free()
+
+
+def input_fault(request: job_pb2.Job) -> str | None:
+    """What keeps a job from being started, whoever sends it."""
+    if faults := faults_of(request):
+        return '; '.join(f'{field} {what}' for field, what in faults)
+    if request.input_json and (fault := json_fault(request.input_json, is_object=True)):
+        return f'input_json {fault}'
+    return None
