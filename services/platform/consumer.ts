@@ -105,7 +105,13 @@ async function intake(consumer: Consumer, event: ReceivedEvent): Promise<void> {
   const prepared = await consumer.prepare?.(event);
   await consumer.db.transaction(async (tx) => {
     const row = { consumer: consumer.name, event: toBytes('event', event.id), create_time: tx.raw('NOW(6)') };
-    const { affectedRows } = (await tx.raw(`${tx('inbox').insert(row).toQuery()} ON DUPLICATE KEY UPDATE event = event`))[0];
+    // mysql2 asks for found rows, so ON DUPLICATE KEY UPDATE would count a duplicate as well
+    const [{ affectedRows }] = await tx.raw(
+      tx('inbox')
+        .insert(row)
+        .toQuery()
+        .replace(/^insert/i, 'INSERT IGNORE'),
+    );
     if (affectedRows === 1) await consumer.handle(tx, event, prepared);
   });
 }

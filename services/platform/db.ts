@@ -10,7 +10,7 @@ export type Tx = Knex.Transaction;
 
 // Isolation, clock and strictness of every connection.
 const SESSION = [
-  'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+  'SET NAMES utf8mb4 COLLATE utf8mb4_unicode_520_ci; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
   "time_zone = '+00:00'",
   "sql_mode = 'STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
   'innodb_lock_wait_timeout = 5',
@@ -28,7 +28,7 @@ export function connectionOf(config: Pick<Config, 'databaseUrl'>) {
     port: Number(url.port || 3306),
     user: decodeURIComponent(url.username),
     password: decodeURIComponent(url.password),
-    charset: 'utf8mb4_unicode_520_ci',
+    charset: 'utf8mb4',
     timezone: 'Z',
     multipleStatements: true,
     supportBigNumbers: true,

@@ -4,6 +4,24 @@ import { fault } from './errors.ts';
 
 export const pageSize = (asked: number): number => asked || 50;
 
+const PAGE_BYTES = 2 * 1024 * 1024; // half of what a message may hold
+
+// The page out of what was read, which is one row more than asked for: less when its messages are large. `last` is its last row when
+// others follow, undefined at the end.
+export function cutPage<T>(found: readonly T[], size: number, type: Encoder<T>): { items: T[]; last: T | undefined } {
+  let bytes = 0;
+  const items = found.slice(0, size).filter((row, index) => {
+    if (bytes > PAGE_BYTES) return false;
+    bytes += type.encode(row).finish().length;
+    return index === 0 || bytes <= PAGE_BYTES;
+  });
+  return { items, last: items.length < found.length ? items.at(-1) : undefined };
+}
+
+interface Encoder<T> {
+  encode(message: T): { finish(): Uint8Array };
+}
+
 const digest = (query: unknown): string => createHash('sha256').update(JSON.stringify(query)).digest('base64url').slice(0, 11);
 
 export const encodePage = (query: unknown, position: unknown): string =>

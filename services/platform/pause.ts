@@ -12,16 +12,29 @@ export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
   });
 
 // Repeats work until the answer is called; a failure is logged and waits for the next time.
-export function every(ms: number, work: () => Promise<unknown>, log: { warn(fields: object, message: string): void }): () => Promise<void> {
+export const every = (ms: number, work: () => Promise<unknown>, log: Warn): (() => Promise<void>) => repeat(ms, work, log).stop;
+
+// The same for work that may also be due at once. A wake during the work makes it run again.
+export function repeat(ms: number, work: () => Promise<unknown>, log: Warn): { wake(): void; stop(): Promise<void> } {
   const stopped = new AbortController();
+  let woken = new AbortController();
   const loop = (async () => {
     while (!stopped.signal.aborted) {
+      woken = new AbortController();
       await work().catch((error) => log.warn({ error }, 'periodic work failed'));
-      await pause(ms, stopped.signal);
+      if (!stopped.signal.aborted) await pause(ms, woken.signal);
     }
   })();
-  return async () => {
-    stopped.abort();
-    await loop;
+  return {
+    wake: () => woken.abort(),
+    async stop() {
+      stopped.abort();
+      woken.abort();
+      await loop;
+    },
   };
+}
+
+interface Warn {
+  warn(fields: object, message: string): void;
 }

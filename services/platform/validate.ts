@@ -20,7 +20,7 @@ export function openValidator(contract: Contract): Validator {
     (sensitive !== undefined && hasOption(field as never, sensitive as never) && Boolean(getOption(field as never, sensitive as never)));
   return {
     check(method, bytes) {
-      const result = validator.validate(method.input, fromBinary(method.input, bytes));
+      const result = validator.validate(method.input, decoded(method, bytes));
       if (result.kind === 'invalid') throw violated(method, result.violations);
       if (result.kind === 'error') throw result.error;
     },
@@ -36,6 +36,14 @@ export function openValidator(contract: Contract): Validator {
       for (const { input } of contract.methods.values()) validator.validate(input, create(input));
     },
   };
+}
+
+function decoded(method: Method, bytes: Uint8Array): Message {
+  try {
+    return fromBinary(method.input, bytes);
+  } catch {
+    throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', `the request is not a ${method.input.typeName}`);
+  }
 }
 
 function violated(method: Method, violations: readonly Violation[]): Fault {

@@ -1,0 +1,132 @@
+import { expect } from 'chai';
+import fc from 'fast-check';
+import { ConfigFault, integer, readSettings, setting, text } from './config.ts';
+import { Fault } from './errors.ts';
+import { fromBytes, newId, toBytes } from './id.ts';
+import { openLog } from './log.ts';
+import { maskedFields } from './mask.ts';
+import { decodePage, encodePage } from './paging.ts';
+import { withKeepAlive } from './stream.ts';
+
+const reasonOf = (work: () => unknown): string => {
+  try {
+    work();
+  } catch (error) {
+    return error instanceof Fault ? error.reason : String(error);
+  }
+  return '';
+};
+
+describe('an id', () => {
+  it('comes back from its text, whatever its bytes', () => {
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ minLength: 16, maxLength: 16 }),
+        (bytes) => void expect([...toBytes('task', fromBytes('task', bytes))]).to.deep.equal([...bytes]),
+      ),
+    );
+  });
+  it('sorts by its bytes', () => {
+    const bytes = fc.uint8Array({ minLength: 16, maxLength: 16 });
+    fc.assert(
+      fc.property(
+        bytes,
+        bytes,
+        (a, b) =>
+          void expect(Math.sign(Buffer.compare(a, b))).to.equal(Math.sign(fromBytes('task', a).localeCompare(fromBytes('task', b), 'en'))),
+      ),
+    );
+  });
+  it('of another kind or form is refused', () => {
+    const good = newId('task');
+    for (const bad of [
+      '',
+      'tsk_',
+      newId('user'),
+      `${good}0`,
+      good.slice(0, -1),
+      good.toUpperCase(),
+      `tsk_8${good.slice(5)}`,
+      `${good.slice(0, -1)}u`,
+    ]) {
+      expect(
+        reasonOf(() => toBytes('task', bad)),
+        bad,
+      ).to.equal('ID_INVALID');
+    }
+  });
+});
+
+describe('settings', () => {
+  const settings = { a: setting('A', text, 'the first'), b: setting('B', integer(7, 1, 9), 'the second') };
+  it('tell every fault at once, by name', () => {
+    expect(() => readSettings(settings, { B: '12' })).to.throw(ConfigFault, /A: is not set \(the first\)[\s\S]*B: must be at most 9/);
+  });
+  it('have defaults, and may stand in a file', () => {
+    expect(readSettings(settings, { A_FILE: new URL('../../.npmrc', import.meta.url).pathname })).to.deep.include({ b: 7 });
+    expect(() => readSettings(settings, { A_FILE: '/nowhere' })).to.throw(/A_FILE: ENOENT/);
+  });
+});
+
+describe('an update mask', () => {
+  const known = ['title', 'due_time', 'done'] as const;
+  it('names fields, or those present count', () => {
+    expect(maskedFields(['due_time'], { title: 'x' }, known)).to.deep.equal(['due_time']);
+    expect(maskedFields([], { title: 'x', dueTime: new Date(), done: false }, known)).to.deep.equal(['title', 'due_time']);
+  });
+  it('refuses fields that cannot be changed, and nothing', () => {
+    expect(reasonOf(() => maskedFields(['id'], {}, known))).to.equal('FIELD_INVALID');
+    expect(reasonOf(() => maskedFields([], { title: '' }, known))).to.equal('NO_FIELDS');
+  });
+});
+
+describe('a page token', () => {
+  it('is bound to its query', () => {
+    const token = encodePage({ a: 1 }, ['x', 2]);
+    expect(decodePage(token, { a: 1 })).to.deep.equal(['x', 2]);
+    expect(reasonOf(() => decodePage(token, { a: 2 }))).to.equal('PAGE_TOKEN_INVALID');
+    fc.assert(
+      fc.property(fc.string({ minLength: 1 }), (junk) => void expect(reasonOf(() => decodePage(junk, {}))).to.equal('PAGE_TOKEN_INVALID')),
+    );
+  });
+});
+
+describe('a log', () => {
+  it('hides secrets wherever they stand, and statements of the database', () => {
+    const lines: string[] = [];
+    const log = openLog('info', { write: (line) => void lines.push(line) });
+    log.info({ password: 'canary', request: { refreshToken: 'canary', deep: { authorization: 'canary' } } }, 'x');
+    log.error(
+      { error: Object.assign(new Error("insert into t values ('canary')"), { sqlMessage: 'Duplicate entry', sql: 'canary' }) },
+      'y',
+    );
+    expect(lines.join('')).not.to.include('canary');
+    expect(lines.join('')).to.include('Duplicate entry');
+  });
+});
+
+describe('a stream', () => {
+  it('shows that it lives while nothing comes, passes every frame once, and ends with its source', async () => {
+    async function* slow() {
+      yield 1;
+      await new Promise((resolve) => setTimeout(resolve, 60));
+      yield 2;
+    }
+    const frames: number[] = [];
+    for await (const frame of withKeepAlive(slow(), 10, () => 0, new AbortController().signal)) frames.push(frame);
+    expect(frames.filter((one) => one > 0)).to.deep.equal([1, 2]);
+    expect(frames.filter((one) => one === 0)).not.to.have.length(0);
+  });
+  it('closes its source when the reader leaves', async () => {
+    let closed = false;
+    async function* source() {
+      try {
+        for (;;) yield 1;
+      } finally {
+        closed = true;
+      }
+    }
+    for await (const _ of withKeepAlive(source(), 1000, () => 0, new AbortController().signal)) break;
+    expect(closed).to.equal(true);
+  });
+});
