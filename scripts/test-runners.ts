@@ -1,0 +1,147 @@
+// Runs a test runner to its end and reads how many tests passed and failed from the file that it writes.
+import { spawn } from 'node:child_process';
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { treeOf } from '../deploy/local/process-table.ts';
+
+export interface Counts {
+  passed: number;
+  failed: number;
+  failures: string[]; // names
+}
+interface Run {
+  command: readonly string[];
+  env: Record<string, string>;
+  seconds: number; // after that it is killed
+  report: string;
+  read: (text: string) => Counts;
+}
+
+const GRACE_MS = 5000;
+
+// A runner that dies, hangs, writes no report or runs no test counts as one that failed.
+export async function runTests({ command: [program = '', ...args], env, seconds, report, read }: Run): Promise<Counts> {
+  mkdirSync(dirname(report), { recursive: true });
+  rmSync(report, { force: true });
+  const ended = await run(program, args, env, seconds);
+  const counts = readReport(report, read);
+  if (counts.passed + counts.failed === 0) return spoilt(counts, `${program} ran no test (${ended})`);
+  if (ended !== 'exit 0' && counts.failed === 0) return spoilt(counts, `${program} did not end well (${ended})`);
+  return counts;
+}
+
+const spoilt = ({ passed, failed, failures }: Counts, why: string): Counts => ({
+  passed,
+  failed: failed + 1,
+  failures: [...failures, why],
+});
+
+function readReport(report: string, read: Run['read']): Counts {
+  try {
+    return existsSync(report) ? read(readFileSync(report, 'utf8')) : { passed: 0, failed: 0, failures: [] };
+  } catch (error) {
+    return { passed: 0, failed: 1, failures: [`${report} cannot be read: ${(error as Error).message}`] };
+  }
+}
+
+const running = new Set<number>();
+export const killRunners = (): void => running.forEach(killTree);
+
+function killTree(pid: number): void {
+  for (const one of treeOf(pid).reverse()) {
+    try {
+      process.kill(one, 'SIGKILL');
+    } catch {
+      // it has just ended
+    }
+  }
+}
+
+function run(program: string, args: readonly string[], env: Record<string, string>, seconds: number): Promise<string> {
+  return new Promise((resolve) => {
+    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'inherit', 'inherit'] });
+    const { pid } = child;
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      console.log(`still running after ${seconds} s: killed`);
+      if (pid) killTree(pid);
+      setTimeout(() => resolve('killed'), GRACE_MS).unref();
+    }, seconds * 1000);
+    if (pid) running.add(pid);
+    child.once('error', (error) => resolve(error.message));
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      if (pid) running.delete(pid);
+      resolve(isLate ? `killed after ${seconds} s` : `exit ${signal ?? code}`);
+    });
+  });
+}
+
+interface Files {
+  include: readonly string[];
+  exclude?: readonly string[];
+}
+interface Mocha extends Files {
+  name: string;
+  env: Record<string, string>;
+  seconds: number;
+  timeout: number; // of one test, in milliseconds
+}
+
+// With coverage, the sources' use is written below build/coverage, which `coverage` reads.
+export function mocha({ name, include, exclude = [], env, seconds, timeout }: Mocha): Promise<Counts> {
+  const files = globSync([...include], { exclude: [...exclude] }).sort();
+  if (files.length === 0) return Promise.resolve({ passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] });
+  const report = `build/test/${name}.json`;
+  return runTests({
+    command: [
+      'mocha',
+      '--no-config',
+      '--extension',
+      'ts',
+      '--timeout',
+      String(timeout),
+      '--reporter',
+      './scripts/mocha-report.ts',
+      '--',
+      ...files,
+    ],
+    env: { ...env, MILLRACE_TEST_REPORT: report },
+    seconds,
+    report,
+    read: (text) => JSON.parse(text) as Counts,
+  });
+}
+
+export function pytest({
+  name,
+  folder,
+  env,
+  seconds,
+}: {
+  name: string;
+  folder: string;
+  env: Record<string, string>;
+  seconds: number;
+}): Promise<Counts> {
+  const report = `build/test/${name}.xml`;
+  return runTests({
+    command: ['.venv/bin/python', '-m', 'pytest', folder, '-q', '-p', 'no:cacheprovider', `--junitxml=${report}`],
+    env,
+    seconds,
+    report,
+    read: readJunit,
+  });
+}
+
+// The sums of a JUnit report as pytest writes it.
+export function readJunit(text: string): Counts {
+  const suite = /<testsuite\s[^>]*>/.exec(text)?.[0] ?? '';
+  const number = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(suite)?.[1] ?? 0);
+  const failed = number('failures') + number('errors');
+  const failures = [...text.matchAll(/<testcase\s[^>]*?classname="([^"]*)"[^>]*?name="([^"]*)"[^>]*>\s*<(?:failure|error)/g)].map(
+    ([, place, name]) => `${place}: ${name}`,
+  );
+  return { passed: number('tests') - failed - number('skipped'), failed, failures };
+}
