@@ -1,0 +1,14 @@
+// One real stack for all end-to-end tests of a run, started when the first of them needs it.
+import { type Stack, startStack } from '../../deploy/local/stack.ts';
+
+let started: Promise<Stack> | undefined;
+
+export const theStack = (): Promise<Stack> => {
+  started ??= startStack({ settings: { MILLRACE_LOG_LEVEL: 'info' } });
+  return started;
+};
+
+after(async function () {
+  this.timeout(60_000);
+  await (await started)?.stop();
+});
