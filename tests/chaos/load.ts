@@ -1,0 +1,88 @@
+// A load of executions whose acceptance is retried as a careful client does, and the check of what became of them.
+import { randomUUID } from 'node:crypto';
+import { expect } from 'chai';
+import { expectGapless, wholeLog } from '../e2e/journey.ts';
+import type { Api, Json } from '../e2e/rest.ts';
+
+export const WORK = `
+import time
+def main(n: int) -> int:
+    print("started", n)
+    for i in range(4):
+        time.sleep(0.1)
+        print("line", i)
+    return n
+`;
+
+const FINAL = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'];
+
+// Repeats a call until it is answered for good: refusals that say "try again" and lost connections are tried again, with the same key.
+export async function patiently(what: string, send: () => Promise<{ status: number; body: Json }>, patienceMs = 120_000): Promise<Json> {
+  const end = performance.now() + patienceMs;
+  for (;;) {
+    const answer = await send().catch((error: Error) => ({ status: 0, body: error.message }));
+    if (answer.status >= 200 && answer.status < 300) return answer.body;
+    const again =
+      answer.status === 0 || answer.status === 429 || answer.status >= 500 || JSON.stringify(answer.body).includes('REVOCATION_UNKNOWN');
+    if (!again || performance.now() > end) throw new Error(`${what}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+export async function accept(api: Api, automationId: string, count: number, first = 0): Promise<string[]> {
+  const ids: string[] = [];
+  const numbers = Array.from({ length: count }, (_, index) => first + index);
+  const worker = async () => {
+    for (let n = numbers.shift(); n !== undefined; n = numbers.shift()) {
+      const key = randomUUID();
+      const input = { n };
+      ids.push((await patiently('create', () => api.post('/v1/executions', { automationId, input }, { 'idempotency-key': key }))).id);
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, worker));
+  return ids;
+}
+
+export async function drained(api: Api, ids: readonly string[], patienceMs = 180_000): Promise<Json[]> {
+  const end = performance.now() + patienceMs;
+  const done = new Map<string, Json>();
+  while (done.size < ids.length) {
+    for (const id of ids.filter((one) => !done.has(one))) {
+      const execution = await patiently('get', () => api.get(`/v1/executions/${id}`));
+      if (FINAL.includes(execution.state)) done.set(id, execution);
+      else if (performance.now() > end)
+        throw new Error(`${ids.length - done.size} executions have not ended, such as ${JSON.stringify(execution)}`);
+      else break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return ids.map((id) => done.get(id));
+}
+
+export interface Verdict {
+  executions: number;
+  lost: number; // attempts whose server was lost
+  beyond: number; // script starts beyond one
+}
+
+// Everything ended well, once, with a gapless log for each attempt; starts beyond one are exactly the lost attempts.
+export async function judge(api: Api, executions: readonly Json[], logs = 25): Promise<Verdict> {
+  const verdict = { executions: executions.length, lost: 0, beyond: 0 };
+  for (const execution of executions) {
+    expect([execution.state, execution.output], JSON.stringify(execution)).to.deep.equal(['SUCCEEDED', execution.input.n]);
+    if (execution.attemptCount === 1) continue;
+    const { attempts } = await patiently('attempts', () => api.get(`/v1/executions/${execution.id}/attempts`));
+    const lost = attempts.filter((one: Json) => one.state === 'LOST').length;
+    expect(attempts.map((one: Json) => one.state).filter((state: string) => state !== 'LOST')).to.deep.equal(['SUCCEEDED']);
+    verdict.lost += lost;
+    verdict.beyond += execution.attemptCount - 1;
+  }
+  expect(verdict.beyond).to.equal(verdict.lost);
+  for (const { id } of executions.filter((_, index) => index % Math.ceil(executions.length / logs) === 0)) {
+    const log = await wholeLog(api, id);
+    expectGapless(log);
+    const last = log.entries.filter((entry) => entry.attempt === log.ends.at(-1)?.attempt);
+    expect(last.map((entry) => entry.text)).to.have.length(5);
+  }
+  return verdict;
+}
