@@ -1,0 +1,6 @@
+// Subjects of notices. A notice says "look" and never carries the truth: it may be lost, doubled or late.
+export const changed = (executionId: string): string => `executions.changed.${executionId}`; // state or progress
+export const logs = (executionId: string): string => `executions.logs.${executionId}`; // there are new lines
+export const cancel = (serverId: string): string => `executions.cancel.${serverId}`; // to the server's owner: some of its executions shall stop, or count no longer
+export const servers = 'executions.servers'; // a server came, changed, or has no owner
+export const timers = 'executions.timers'; // something is due soon

@@ -1,0 +1,23 @@
+// Statements as text, so that several go in one packet.
+import mysql from 'mysql2';
+
+export interface Connection {
+  query(sql: string): Promise<unknown[]>; // a pool's connection; for knex `{ query: (sql) => tx.raw(sql) }`
+}
+
+export const format = (sql: string, values: unknown[]): string => mysql.format(sql, values as never[], false, 'Z');
+
+// The rows of each statement of a packet.
+export async function rows<T extends unknown[][]>(connection: Connection, statements: readonly string[]): Promise<T> {
+  const [results] = await connection.query(statements.join(';\n'));
+  return (statements.length === 1 ? [results] : results) as T;
+}
+
+// One multi-row insert, or nothing.
+export const insert = (table: string, columns: string, values: readonly unknown[][]): string[] =>
+  values.length === 0 ? [] : [format(`INSERT INTO ${table} (${columns}) VALUES ?`, [values])];
+
+export const hex = (bytes: Uint8Array): string => (Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes)).toString('hex');
+
+export const sorted = <T extends { execution: Buffer }>(items: readonly T[]): T[] =>
+  [...items].sort((a, b) => Buffer.compare(a.execution, b.execution));

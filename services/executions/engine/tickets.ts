@@ -1,0 +1,47 @@
+// Tickets: turns that JetStream hands out. A ticket names a lane, never an execution; one of a lane waits at a time and keeps its place.
+// Tickets are disposable: a sweep rings every lane with work once a second.
+import { AckPolicy, DiscardPolicy, type JetStreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
+import type { Bus } from '#platform/bus.ts';
+
+export const SELECTOR = 'any';
+export const CONSUMER = 'any';
+const ACK_WAIT_NS = 2e9;
+const MAX_ACK_PENDING = 20_000;
+
+export const workStream = (prefix: string): string => `${prefix}_WORK`;
+const lanesOf = (prefix: string): string => `${prefix}.work.${SELECTOR}.`;
+
+// Says that the lanes have work. A refused ticket is no error: the lane has one already. Never waits for the broker.
+export function ring(bus: Pick<Bus, 'prefix' | 'state' | 'connection'>, lanes: Iterable<number>): void {
+  const names = [...lanes];
+  if (names.length === 0) return;
+  bus
+    .state()
+    .then(() => bus.connection())
+    .then((connection) => {
+      for (const lane of names) connection.publish(`${lanesOf(bus.prefix)}${lane}`);
+    })
+    .catch(() => undefined); // the sweep rings again
+}
+
+export const laneOfTicket = (prefix: string, subject: string): number => Number(subject.slice(lanesOf(prefix).length));
+
+// Makes the stream and its consumer when they are missing.
+export async function ensureWork(jsm: JetStreamManager, prefix: string): Promise<void> {
+  await jsm.streams.add({
+    name: workStream(prefix),
+    subjects: [`${prefix}.work.>`],
+    retention: RetentionPolicy.Workqueue,
+    storage: StorageType.File,
+    max_msgs_per_subject: 1,
+    discard: DiscardPolicy.New, // a ticket that waits keeps its place
+    discard_new_per_subject: true,
+  });
+  await jsm.consumers.add(workStream(prefix), {
+    durable_name: CONSUMER,
+    filter_subject: `${lanesOf(prefix)}>`,
+    ack_policy: AckPolicy.Explicit,
+    ack_wait: ACK_WAIT_NS,
+    max_ack_pending: MAX_ACK_PENDING,
+  });
+}
