@@ -7,6 +7,7 @@ import type { ClientOf } from '#platform/client.ts';
 import { openKnex, schemaOf } from '#platform/db.ts';
 import { openLog } from '#platform/log.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
+import * as events from './events.ts';
 import { module } from './module.ts';
 import { watch } from './watch.ts';
 
@@ -30,6 +31,8 @@ describe('a watch of tasks', () => {
 
   const create = (title: string): Promise<Task> => service.createTask(CreateTaskRequest.fromPartial({ task: { title } as Task }));
 
+  const PATIENCE_MS = 4000; // less than the time after which a watch looks, or shows that it lives, by itself
+
   // Collects the frames of a stream; `begun` resolves with the first one.
   function collect(stream: AsyncIterable<WatchTasksResponse>) {
     const frames: WatchTasksResponse[] = [];
@@ -37,12 +40,12 @@ describe('a watch of tasks', () => {
       for await (const frame of stream) frames.push(frame);
     })();
     done.catch(() => undefined);
-    return { frames, done, begun: until('the first frame', () => frames[0]), changes: () => frames.flatMap(brief) };
+    return { frames, done, begun: until('the first frame', () => frames[0], PATIENCE_MS), changes: () => frames.flatMap(brief) };
   }
   const brief = ({ task, deletedId }: WatchTasksResponse) =>
     task ? [`${task.title} ${task.version}`] : deletedId ? [`deleted ${deletedId}`] : [];
   const open = () => collect(service.watchTasks({}, { signal: leave.signal }));
-  const has = (watched: ReturnType<typeof collect>, change: string) => until(change, () => watched.changes().includes(change));
+  const has = (watched: ReturnType<typeof collect>, change: string) => until(change, () => watched.changes().includes(change), PATIENCE_MS);
 
   it('begins with a sign of life, then brings every change from then on, each once', async () => {
     await create('before');
@@ -60,6 +63,21 @@ describe('a watch of tasks', () => {
     expect(watched.changes()).to.deep.equal(['milk 1', 'milk 2', `deleted ${id}`]);
     const started = watched.frames.find(({ task }) => task?.version === 2)?.task;
     expect(started).to.include({ id, state: Task_State.IN_PROGRESS });
+  });
+
+  it('brings a version once, however often it is told of it', async () => {
+    const bus = openBus(world.config, log);
+    const watched = collect(watch({ db: world.db('tasks'), bus, log }, person.workspace, leave.signal));
+    await watched.begun;
+    const { id } = await create('milk');
+    await has(watched, 'milk 1');
+    for (let index = 0; index < 3; index += 1) events.notice(bus, person.workspace, id);
+    await create('last');
+    await has(watched, 'last 1');
+    expect(watched.changes()).to.deep.equal(['milk 1', 'last 1']);
+    leave.abort();
+    await watched.done;
+    await bus.stop();
   });
 
   it('brings nothing of another workspace', async () => {
