@@ -2,7 +2,7 @@
 import { bannerOf, writeShellVariables } from './banner.ts';
 import { type Report, take } from './control.ts';
 import { readChoices } from './environment.ts';
-import { StartFault, tellFault } from './faults.ts';
+import { tellFault } from './faults.ts';
 import { layoutOf, makeFolders } from './layout.ts';
 import { publicPort } from './ports.ts';
 import { memoryOf } from './process-table.ts';
@@ -10,7 +10,7 @@ import { type Stack, startStack } from './stack.ts';
 import { chosenEdge } from './wire.ts';
 
 // What the launcher tells the command that started it.
-export type Message = { line: string } | { banner: string } | { fault: string };
+export type Message = { line: string } | { banner: string } | { fault: string } | { other: true };
 
 // Runs until told to stop; answers the exit status.
 export async function serve(tell: (message: Message) => void): Promise<number> {
@@ -26,7 +26,7 @@ export async function serve(tell: (message: Message) => void): Promise<number> {
   let banner = '';
   const control = await take(layout.root, () => reportOf(stack, banner));
   if (!control) {
-    tell({ fault: tellFault(new StartFault('it is running, or being started, by another `make up`', 'see `make status`')) });
+    tell({ other: true });
     return 1;
   }
   const say = (line: string) => tell({ line });

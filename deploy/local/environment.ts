@@ -9,6 +9,7 @@ export type Outer = Record<string, string | undefined>;
 // What the person who starts the launcher chose by environment variables.
 export interface Choices {
   home: string;
+  parts: readonly string[] | undefined; // all when undefined
   databaseUrl: string | undefined;
   natsUrl: string | undefined;
   runnerUrl: string | undefined;
@@ -39,6 +40,7 @@ export interface Wiring {
 }
 
 export const PROCESSES = { api: ['health', 'identity', 'tasks', 'automations', 'executions'], dispatcher: ['dispatcher'] };
+const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
 const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions'];
 
 // What any program may need from the caller: where things are, its language, whom to trust.
@@ -58,6 +60,7 @@ const PASSED = [
 
 export const readChoices = (env: Outer = process.env): Choices => ({
   home: env.MILLRACE_HOME ?? join(REPOSITORY, '.millrace'),
+  parts: env.MILLRACE_PARTS?.split(','),
   databaseUrl: env.MILLRACE_DATABASE_URL,
   natsUrl: env.MILLRACE_NATS_URL,
   runnerUrl: env.MILLRACE_RUNNER_URL,
@@ -169,17 +172,26 @@ export function automationEnvironment(w: Wiring, name: string): Env {
 }
 
 // For the generator of the edge's configuration and for Envoy itself. On one machine reflection and metrics are open unless set otherwise.
-export const edgeEnvironment = (w: Wiring): Env => ({
-  MILLRACE_EDGE_REFLECTION: 'true',
-  MILLRACE_EDGE_METRICS: 'true',
-  ...chosen(w, 'MILLRACE_EDGE_'),
-  ...areaUrls(w),
-  ...jwksUrl(w),
-  MILLRACE_EDGE_ADDRESS: w.edgeAddress,
-  MILLRACE_EDGE_ADMIN_ADDRESS: adminOf(w, 'edge'),
-  MILLRACE_PUBLIC_URL: w.publicUrl,
-  ...pick(w.settings, starts('MILLRACE_EDGE_', 'MILLRACE_LOG_', 'OTEL_')),
-});
+export function edgeEnvironment(w: Wiring): Env {
+  const identity = hostOf(w, 'identity');
+  return {
+    MILLRACE_EDGE_REFLECTION: 'true',
+    ...(identity ? { MILLRACE_EDGE_METRICS: 'true', MILLRACE_METRICS_ADDRESS: adminOf(w, identity) } : {}),
+    ...chosen(w, 'MILLRACE_EDGE_'),
+    ...areaUrls(w),
+    ...jwksUrl(w),
+    MILLRACE_EDGE_ADDRESS: w.edgeAddress,
+    MILLRACE_EDGE_ADMIN_ADDRESS: edgeAdmin(w),
+    MILLRACE_PUBLIC_URL: w.publicUrl,
+    ...pick(w.settings, starts('MILLRACE_EDGE_', 'MILLRACE_LOG_', 'OTEL_')),
+  };
+}
+
+// A socket that only its owner may use, where its path is short enough for one.
+function edgeAdmin(w: Wiring): string {
+  const path = join(w.layout.run, 'edge-admin.sock');
+  return path.length < LONGEST_SOCKET ? path : adminOf(w, 'edge');
+}
 
 // For programs beside the stack, such as tests: everything that they need to join it or to start a process of it again.
 export const clientEnvironment = (w: Wiring): Env => ({

@@ -7,7 +7,7 @@ import { ask } from './control.ts';
 import { type Message, serve } from './daemon.ts';
 import { doctor } from './doctor.ts';
 import { readChoices } from './environment.ts';
-import { tellFault } from './faults.ts';
+import { StartFault, tellFault } from './faults.ts';
 import { layoutOf, makeFolders, REPOSITORY } from './layout.ts';
 import { follow } from './logs.ts';
 import { isAlive } from './process-table.ts';
@@ -25,15 +25,7 @@ const layout = () => {
 
 async function up({ FOREGROUND }: NodeJS.ProcessEnv): Promise<number> {
   const { root, logs } = layout();
-  const running = await ask(root);
-  if (running) {
-    console.log(
-      running.isReady
-        ? `${running.banner}\nIt was running already (launcher ${running.pid}); nothing changed.`
-        : `It is being started already (launcher ${running.pid}).`,
-    );
-    return 0;
-  }
+  if (await ask(root)) return joinOther(root);
   if (FOREGROUND) return serve(print);
   const log = openSync(join(logs, 'launcher.log'), 'a', 0o600);
   const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), 'serve'], {
@@ -42,31 +34,47 @@ async function up({ FOREGROUND }: NodeJS.ProcessEnv): Promise<number> {
     stdio: ['ignore', log, log, 'ipc'],
   });
   closeSync(log);
-  const interrupt = () => child.kill('SIGTERM');
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, interrupt);
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => child.kill('SIGTERM'));
   return new Promise((resolve) => {
     child.on('message', (message: Message) => {
+      if ('other' in message) return resolve(joinOther(root));
       print(message);
       if (!('banner' in message)) return;
       child.disconnect();
       child.unref();
       resolve(0);
     });
-    child.on('exit', (code, signal) => resolve(code ?? (signal ? 1 : 0)));
+    child.on('exit', (code) => resolve(code ?? 1));
   });
+}
+
+// Another launcher has the data folder: it is waited for, if it is still starting, and nothing is changed.
+async function joinOther(root: string): Promise<number> {
+  for (let isFirst = true; ; isFirst = false) {
+    const running = await ask(root);
+    if (!running)
+      throw new StartFault('the launcher that was starting has given up', 'read `make logs PART=launcher`, or run `make up` again');
+    if (running.isReady) {
+      console.log(`${running.banner}\nIt was running already (launcher ${running.pid}); nothing changed.`);
+      return 0;
+    }
+    if (isFirst) console.log(`it is being started already (launcher ${running.pid}): waiting for it`);
+    await sleep(200);
+  }
 }
 
 function print(message: Message): void {
   if ('line' in message) console.log(message.line);
   else if ('banner' in message) console.log(message.banner);
-  else console.error(message.fault);
+  else if ('fault' in message) console.error(message.fault);
+  else console.error('another launcher runs already: see `make status`');
 }
 
 // In the background everything is also kept in the launcher's log, with the time.
 function background(): Promise<number> {
   return serve((message) => {
     print('line' in message ? { line: `${new Date().toISOString()} ${message.line}` } : message);
-    if (process.connected) process.send?.(message, () => undefined);
+    if (process.connected) process.send?.(message, () => undefined); // whoever started it may have gone
   });
 }
 
@@ -95,7 +103,7 @@ async function down(): Promise<number> {
 async function status(): Promise<number> {
   const report = await ask(layout().root);
   console.log(report ? table(report) : 'Nothing is running. Start with: make up');
-  return report?.isReady ? 0 : 1;
+  return 0;
 }
 
 const COMMANDS: Record<string, (env: NodeJS.ProcessEnv) => Promise<number>> = {
@@ -105,7 +113,7 @@ const COMMANDS: Record<string, (env: NodeJS.ProcessEnv) => Promise<number>> = {
   status,
   logs: (env) => follow(layout(), env.PART),
   reset: (env) => reset(layout(), env, down),
-  token: (env) => token(layout(), env),
+  token: (env) => token(layout(), env.SERVICE ?? process.argv[3], env.AUD ?? process.argv[4]),
   doctor: () => doctor(readChoices()),
 };
 

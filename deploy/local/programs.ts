@@ -82,17 +82,35 @@ export function servicePart(w: Wiring, name: string): Part {
   };
 }
 
+// What an automation server tells on its admin port.
+interface Readiness {
+  ready: boolean;
+  checks: { sandbox: string; session: string; registration: string };
+  sandbox: { tier: number; minimumTier: number; limits: string[] };
+}
+
+export async function automationReadiness(w: Wiring, name: string): Promise<Readiness> {
+  const url = `http://${adminOf(w, name)}/readyz`;
+  const answer = await fetch(url, { signal: AbortSignal.timeout(2000) }).catch((error: Error & { cause?: Error }) => {
+    throw new Error(`${url}: ${error.cause?.message || error.message}`);
+  });
+  return (await answer.json()) as Readiness;
+}
+
 export function automationPart(w: Wiring, name: string): Part {
   return {
     name,
-    what: `the automation server ${name}`,
+    what: `the ${name} server`,
     command: w.choices.python,
     args: ['-m', 'millrace_automation'],
     env: automationEnvironment(w, name),
     address: grpcOf(w, name),
+    // A server whose sandbox is too weak runs all the same: executions wait and say why.
     async ready() {
-      const body = await httpReady(`http://${adminOf(w, name)}/readyz`);
-      return { note: body };
+      const { ready, checks, sandbox } = await automationReadiness(w, name);
+      if (!ready && checks.sandbox === 'ok') throw new Error(JSON.stringify(checks));
+      const tier = `tier ${sandbox.tier}${sandbox.limits.length > 0 ? `: ${sandbox.limits.join(', ')}` : ''}`;
+      return { note: checks.sandbox === 'ok' ? tier : `NOT USABLE, executions will wait: ${checks.sandbox}` };
     },
     startSeconds: 60,
     stopSeconds: 45,
@@ -100,29 +118,41 @@ export function automationPart(w: Wiring, name: string): Part {
 }
 
 export function edgePart(w: Wiring, log: string): Part {
-  const folder = join(w.layout.run, 'envoy');
+  const folder = join(w.layout.run, 'edge');
   const env = edgeEnvironment(w);
   return {
     name: 'edge',
     what: 'the edge (Envoy)',
     command: w.choices.envoy,
-    args: ['-c', join(folder, 'envoy.json'), '--reject-unknown-dynamic-fields', '--concurrency', '1', '--disable-hot-restart'],
+    args: [
+      '-c',
+      join(folder, 'envoy.json'),
+      '--reject-unknown-dynamic-fields',
+      '--disable-hot-restart',
+      '--drain-time-s',
+      '30',
+      '-l',
+      'warning',
+    ],
     env,
     address: w.edgeAddress,
     prepare: () =>
       runOnce({
-        what: "the generation of the edge's configuration",
+        what: "making the edge's configuration",
         command: w.choices.node,
-        args: ['envoy/generate.ts', folder],
+        args: ['envoy/generate.ts', `--out=${folder}`],
         env,
         log,
         guard: w.choices.python,
       }),
     async ready() {
-      await httpReady(`http://${w.edgeAddress}/health`);
+      await httpReady(`http://${reachable(w.edgeAddress)}/health`);
       return {};
     },
     startSeconds: 30,
     stopSeconds: 10,
   };
 }
+
+// Where this machine reaches what listens on every address.
+const reachable = (address: string): string => address.replace(/^(0\.0\.0\.0|\[::\]):/, '127.0.0.1:');

@@ -95,7 +95,7 @@ export async function chosenEdge(choices: Choices): Promise<string | undefined> 
 }
 
 // The parts in two groups: what keeps state, then what uses it. Those replaced by a URL are left out.
-export function partsOf(w: Wiring, wanted: readonly string[] | undefined): [Part[], Part[]] {
+export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.choices.parts): [Part[], Part[]] {
   const isWanted = (...names: string[]) => wanted === undefined || names.some((name) => wanted.includes(name));
   const log = (name: string) => join(w.layout.logs, `${name}.log`);
   const stores: Part[] = [];
