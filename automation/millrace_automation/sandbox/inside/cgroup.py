@@ -1,0 +1,175 @@
+"""Control groups, version 1 or 2, below the server's own: the memory and the processes of a run together.
+
+One folder for each slot, made once and used again: in version 1 joining a group may wait tens of milliseconds in the kernel, so a
+child joins while it is prepared. Where a controller is not there or not ours to write, its limit is somebody else's business.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+
+from .system import write_file
+
+_MIB = 1 << 20
+_PREFIX = 'millrace-'
+
+
+@dataclass
+class Usage:
+    peak_kib: int = 0
+    kills: int = 0
+
+
+@dataclass
+class Cgroups:
+    """`folders` has one folder for each controller found; in version 2 they are the same one."""
+
+    version: int = 0
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def paths(self, slot: int) -> list[str]:
+        return [f'{folder}/{slot}' for folder in dict.fromkeys(self.folders.values())]
+
+    def make(self, slot: int) -> None:
+        for path in self.paths(slot):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+
+    def set_limits(self, slot: int, memory_mib: int, processes: int) -> None:
+        memory, pids = self.folders.get('memory'), self.folders.get('pids')
+        if memory:
+            names = ('memory.limit_in_bytes', 'memory.memsw.limit_in_bytes') if self.version == 1 else ('memory.max',)
+            is_raised = self._bytes(f'{memory}/{slot}/{names[0]}') < memory_mib * _MIB
+            for name in reversed(names) if is_raised else names:  # memory and swap together are never below memory
+                _put(f'{memory}/{slot}/{name}', str(memory_mib * _MIB), optional='memsw' in name)
+            _put(f'{memory}/{slot}/memory.swap.max', '0', optional=True)
+        if pids:
+            _put(f'{pids}/{slot}/pids.max', str(processes))
+
+    def restart(self, slot: int) -> None:
+        """Forgets the highest use of the run before."""
+        if memory := self.folders.get('memory'):
+            name = 'memory.max_usage_in_bytes' if self.version == 1 else 'memory.peak'
+            _put(f'{memory}/{slot}/{name}', '0', optional=True)
+
+    def usage(self, slot: int) -> Usage:
+        """What the kernel counted: the highest use in KiB (0: unknown) and how many processes it killed for memory, ever."""
+        if not (memory := self.folders.get('memory')):
+            return Usage()
+        peak, events = ('memory.max_usage_in_bytes', 'memory.oom_control') if self.version == 1 else ('memory.peak', 'memory.events')
+        counted = dict(line.split() for line in _get(f'{memory}/{slot}/{events}').splitlines() if len(line.split()) == 2)
+        return Usage(self._bytes(f'{memory}/{slot}/{peak}') // 1024, int(counted.get('oom_kill', 0)))
+
+    def remove(self) -> None:
+        for folder in dict.fromkeys(self.folders.values()):
+            remove_folder(folder)
+
+    @staticmethod
+    def _bytes(path: str) -> int:
+        text = _get(path).strip()
+        return int(text) if text.isdigit() else 0
+
+
+def find(own: dict[str, str], server: int) -> Cgroups:
+    """Makes the folders in which slots are made. `own` says where each controller's group of this process is, '' is version 2's."""
+    groups = Cgroups(1)
+    for controller in ('memory', 'pids'):
+        if (path := own.get(controller)) and (folder := _make_folder(path)):
+            groups.folders[controller] = folder
+    unified = own.get('')
+    if groups.folders or not unified or not _delegates(unified, server):
+        return groups
+    if folder := _make_folder(unified):
+        with contextlib.suppress(OSError):
+            write_file(f'{folder}/cgroup.subtree_control', '+memory +pids')
+            return Cgroups(2, {'memory': folder, 'pids': folder})
+        remove_folder(folder)
+    return groups
+
+
+def own_groups(cgroup: str, mountinfo: str) -> dict[str, str]:
+    """Controller to folder, from the texts of /proc/self/cgroup and /proc/self/mountinfo."""
+    mounts: dict[str, tuple[str, str]] = {}
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(' - ')
+        kind, _, options = rest.split(' ', 2)
+        root, point = fields.split()[3:5]
+        if kind == 'cgroup2':
+            mounts.setdefault('', (root, point))
+        elif kind == 'cgroup':
+            for controller in options.split(','):
+                mounts.setdefault(controller, (root, point))
+    found = {}
+    for line in cgroup.splitlines():
+        _, controllers, path = line.split(':', 2)
+        for controller in controllers.split(','):
+            if controller in mounts:
+                root, point = mounts[controller]
+                inner = path[len(root.rstrip('/')) :] if path.startswith(root) else '/'
+                found[controller] = (point + inner).rstrip('/')
+    return found
+
+
+def _delegates(group: str, server: int) -> bool:
+    """Version 2: whether groups below get the two controllers. The kernel wants a group that has them to hold no process itself, so the
+    server and this process move into a leaf; a group with other processes is not ours to change.
+    """
+    if not {'memory', 'pids'} <= set(_get(f'{group}/cgroup.controllers').split()):
+        return False
+    with contextlib.suppress(OSError):
+        write_file(f'{group}/cgroup.subtree_control', '+memory +pids')
+        return True
+    ours = [server, os.getpid()]
+    if not {int(pid) for pid in _get(f'{group}/cgroup.procs').split()} <= set(ours):
+        return False
+    with contextlib.suppress(OSError):
+        os.makedirs(f'{group}/server', exist_ok=True)
+        for pid in ours:
+            write_file(f'{group}/server/cgroup.procs', str(pid))
+        write_file(f'{group}/cgroup.subtree_control', '+memory +pids')
+        return True
+    return False
+
+
+def _make_folder(group: str) -> str | None:
+    _remove_left_over(group)
+    folder = f'{group}/{_PREFIX}{os.getpid()}'
+    try:
+        os.mkdir(folder)
+    except OSError:
+        return None
+    return folder
+
+
+def _remove_left_over(group: str) -> None:
+    """What a parent that was killed could not remove."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(group):
+            if name.startswith(_PREFIX) and not os.path.exists(f'/proc/{name.removeprefix(_PREFIX)}'):
+                remove_folder(f'{group}/{name}')
+
+
+def remove_folder(folder: str) -> None:
+    """Folders of control groups are removed without their files. One that still holds a process stays."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(entry.path)
+        os.rmdir(folder)
+
+
+def _get(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ''
+
+
+def _put(path: str, text: str, optional: bool = False) -> None:
+    try:
+        write_file(path, text)
+    except OSError:
+        if not optional:
+            raise

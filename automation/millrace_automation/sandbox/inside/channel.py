@@ -1,0 +1,71 @@
+"""The script's side of its connection to the supervisor: a socket that keeps packets apart.
+
+A packet is whole or not there at all, whatever signal comes or however many of the script's processes write. Its head: kind, flags, and
+how many bytes the script's standard output and standard error had before it, so that the supervisor can put lines and log entries in
+the order in which they were written. The supervisor believes none of it.
+"""
+
+import json
+import os
+import socket
+import struct
+import threading
+
+from .streams import Unbuffered
+
+DESCRIPTOR = 3
+HEAD = struct.Struct('<cBQQ')
+LOG, PROGRESS, RETURNED, RAISED = b'L', b'P', b'R', b'E'
+FIRST, MORE = 1, 2
+PART_BYTES = 60_000
+_OUTPUT_BYTES = 1 << 20
+
+
+class Channel:
+    def __init__(self, output: Unbuffered, error: Unbuffered):
+        self._socket = socket.socket(fileno=DESCRIPTOR)
+        self._streams = (output, error)
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # another thread may have held it when the process was forked
+
+    def receive(self) -> dict:
+        """The request: its length, then its bytes."""
+        head = self._socket.recv(64)
+        if not head:
+            os._exit(0)  # nobody needs this child
+        data = bytearray()
+        while len(data) < int(head):
+            data += self._socket.recv(PART_BYTES)
+        return json.loads(data)
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Never raises for a supervisor that does not listen any longer."""
+        parts = [body[start : start + PART_BYTES] for start in range(0, len(body), PART_BYTES)] or [b'']
+        with self._lock:
+            for number, part in enumerate(parts):
+                flags = (FIRST if number == 0 else 0) | (MORE if number < len(parts) - 1 else 0)
+                try:
+                    self._socket.send(HEAD.pack(kind, flags, *(stream.count for stream in self._streams)) + part)
+                except OSError:
+                    return
+
+    def log(self, level: str, text: str) -> None:
+        self.send(LOG, level.encode(errors='replace')[:32] + b'\0' + text.encode(errors='replace'))
+
+    def progress(self, fraction: float, message: str) -> None:
+        self.send(PROGRESS, json.dumps([fraction, message[:500]]).encode())
+
+    def returned(self, output: bytes) -> None:
+        if len(output) > _OUTPUT_BYTES:
+            self.raised('OutputTooLarge', f'The output has {len(output)} bytes of JSON, {_OUTPUT_BYTES} are allowed.', '')
+        elif os.getpid() == self._owner:  # a process that the script forked does not speak for it
+            self.send(RETURNED, output)
+
+    def raised(self, kind: str, message: str, traceback: str) -> None:
+        if os.getpid() == self._owner:
+            body = {'type': kind[:200], 'message': message[:8000], 'traceback': traceback[-32_000:]}
+            self.send(RAISED, json.dumps(body, ensure_ascii=True).encode())

@@ -1,0 +1,153 @@
+"""One request: the user's code from compilation to its verdict.
+
+What a script can rely on:
+- With a `main` function the module is loaded as `script` and `main` is called with the input's keys as keyword arguments; a coroutine is
+  awaited. Without one it runs as `__main__`, and `millrace.input()` has the input.
+- Standard output and error are unbuffered. `logging` from level INFO and `millrace.log` go to the log.
+- SIGTERM arrives as KeyboardInterrupt, so `finally` runs.
+- When it returns it is over: atexit handlers run, threads that still run end at once, processes that it left behind are killed.
+"""
+
+import ast
+import asyncio
+import atexit
+import contextlib
+import inspect
+import json
+import linecache
+import os
+import sys
+import types
+from collections.abc import Callable
+from datetime import date, datetime, time
+from typing import Any
+
+from . import module, report, rlimits, validate
+from .channel import Channel
+
+NAME = report.SCRIPT
+
+
+class _InvalidInput(Exception):
+    """The input does not fit the parameters of `main`."""
+
+
+class _InvalidOutput(Exception):
+    """What `main` returned has no form in JSON."""
+
+
+def run(request: dict[str, Any], channel: Channel) -> int:
+    """Returns the exit code. The verdict has gone through the channel by then."""
+    if request['mode'] == 'validate':
+        channel.returned(json.dumps(validate.validate(request['source']), ensure_ascii=False).encode())
+        return 0
+    if request['traceparent']:
+        os.environ['TRACEPARENT'] = request['traceparent']
+    try:
+        given = _read_input(request['input'])
+        module.install(channel, given)
+        output = _encode(_call(request['source'], given))
+        _end_quietly()
+    except SystemExit as end:
+        return _exit(channel, end)
+    except BaseException as error:
+        return report_raised(channel, error)
+    channel.returned(output)
+    return 0
+
+
+def report_raised(channel: Channel, error: BaseException) -> int:
+    if isinstance(error, MemoryError):
+        rlimits.release_reserve()
+    _end_quietly()
+    if isinstance(error, _InvalidInput | _InvalidOutput):
+        channel.raised('InputInvalid' if isinstance(error, _InvalidInput) else 'OutputInvalid', str(error), '')
+    else:
+        channel.raised(*report.describe(error))
+    return 1
+
+
+def _read_input(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _InvalidInput(f'The input is not JSON: {error}') from None
+    if not isinstance(given, dict):
+        raise _InvalidInput('The input is no JSON object.')
+    return given
+
+
+def _call(source: str, given: dict[str, Any]) -> Any:
+    linecache.cache[NAME] = (len(source), None, source.splitlines(True), NAME)
+    tree = ast.parse(source, NAME)
+    has_main = validate.has_main(tree)
+    name = 'script' if has_main else '__main__'
+    scope = types.ModuleType(name)
+    scope.__file__ = NAME
+    sys.modules[name] = sys.modules['__main__'] = scope
+    _write_source(source)
+    exec(compile(tree, NAME, 'exec', dont_inherit=True), scope.__dict__)  # noqa: S102  it is what this process is for
+    main = scope.__dict__.get('main')
+    if not has_main or not callable(main):
+        return None
+    _check_input(main, given)
+    result = main(**given)
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+def _write_source(source: str) -> None:
+    """For what wants to read it, such as processes that `multiprocessing` starts anew."""
+    with contextlib.suppress(OSError), open(NAME, 'w', encoding='utf-8', errors='surrogatepass') as file:
+        file.write(source)
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def _check_input(main: Callable[..., Any], given: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(main)
+    except (TypeError, ValueError):
+        return  # not to be known before the call
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise _InvalidInput(f'main: {error}') from None
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(',', ':'), default=_plain).encode()
+    except RecursionError:
+        raise _InvalidOutput('The output is nested too deep or contains itself.') from None
+    except (TypeError, ValueError) as error:
+        raise _InvalidOutput(f'The output cannot be written as JSON: {error}.') from None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    raise TypeError(f'an object of type {type(value).__name__}')
+
+
+def _exit(channel: Channel, end: SystemExit) -> int:
+    _end_quietly()
+    if end.code is None or end.code == 0:
+        channel.returned(b'null')
+        return 0
+    code = end.code if isinstance(end.code, int) else 1
+    if code is not end.code:
+        with contextlib.suppress(Exception):
+            print(end.code, file=sys.stderr)
+    channel.raised('ExitCode', f'The script ended with exit code {code}.', '')
+    return code & 255 or 1
+
+
+def _end_quietly() -> None:
+    """What Python does at its end, as far as it cannot be left out. A second call finds nothing to do."""
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

@@ -1,0 +1,212 @@
+"""The first process of a sandbox: prepares it, forks the script, obeys the parent, and ends everything when the script has ended.
+
+In tier 2 it is pid 1 of the namespace; in tier 1 it is the subreaper of what the script leaves behind. It keeps the right to resize the
+script's folder until the run begins. The script cannot touch it: it is not dumpable, and signals do not reach it.
+
+On the status socket, packets from the parent: G the user maps are written, L the run begins (JSON: limits), T ask the script to stop,
+K end it. To the parent: R ready, A the limits are set, F failed (text), E ended (JSON).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import traceback
+from typing import NoReturn
+
+from . import execution, landlock, script, tree
+from .plan import DEFAULT_LIMITS, ChildPlan
+from .seccomp import Filter
+from .system import (
+    CLONE_NEWCGROUP,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    close_from,
+    drop_capabilities,
+    prctl,
+    unshare,
+    write_file,
+)
+from .watch import Watch, children_of
+
+INSIDE_ID = 1000
+_STATUS = 4
+_NICE = 5  # a script never delays the server
+
+
+def run(plan: ChildPlan, filter: Filter, descriptors: tuple[int, int, int, int]) -> NoReturn:
+    """`descriptors`: standard output, standard error, the script's channel, the status socket."""
+    try:
+        _take(descriptors)
+        status = socket.socket(fileno=_STATUS)
+        try:
+            scoped = _prepare(plan, status)
+            pid = _fork_script(plan, filter, status)
+            status.send(b'R')
+            _Init(plan, status, pid, scoped).serve()
+        except Exception:
+            status.send(b'F' + traceback.format_exc().encode(errors='replace')[-8000:])
+    except OSError:
+        pass  # the parent is gone
+    finally:
+        os._exit(1)
+
+
+def _take(descriptors: tuple[int, ...]) -> None:
+    """Puts the descriptors at 1, 2, 3 and 4 and closes whatever else the parent had."""
+    signal.set_wakeup_fd(-1)
+    null = os.open('/dev/null', os.O_RDWR)
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _STATUS + 1) for descriptor in (null, *descriptors)]
+    for target, descriptor in enumerate(high):
+        os.dup2(descriptor, target)
+    close_from(_STATUS + 1)
+
+
+def _prepare(plan: ChildPlan, status: socket.socket) -> bool:
+    """Returns whether signals of this process reach nobody else."""
+    if plan.has_namespaces and status.recv(1) != b'G':
+        os._exit(0)
+    for group in plan.groups:
+        write_file(f'{group}/cgroup.procs', '0')
+    _become(plan)
+    os.umask(0o077)
+    os.nice(_NICE)
+    if plan.has_namespaces:
+        tree.enter(DEFAULT_LIMITS['disk_mib'])
+        socket.sethostname('sandbox')
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:  # the parent's end shows on the status socket: then there may be something to sweep
+        os.chdir(plan.work)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_DUMPABLE, 0)
+    return not plan.has_namespaces and plan.plan.landlock and landlock.scope_signals()
+
+
+def _become(plan: ChildPlan) -> None:
+    if plan.has_namespaces:
+        with contextlib.suppress(OSError):
+            unshare(CLONE_NEWCGROUP)
+        user = INSIDE_ID
+    elif plan.uid is not None:
+        user = plan.uid
+    else:
+        return
+    with contextlib.suppress(PermissionError):  # an ordinary user may not: its groups stay, and own nothing in here
+        os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def _fork_script(plan: ChildPlan, filter: Filter, status: socket.socket) -> int:
+    ready, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status.close()
+        os.close(ready)
+        script.start(plan, filter, theirs)
+    os.close(theirs)
+    null = os.open('/dev/null', os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (1, 2, 3):
+        os.dup2(null, descriptor)
+    with open(ready, 'rb') as file:
+        said = file.read()
+    if said != b'R':
+        raise RuntimeError(said.decode(errors='replace') or 'the script process ended while it was prepared')
+    return pid
+
+
+class _Init:
+    def __init__(self, plan: ChildPlan, status: socket.socket, script_pid: int, scoped: bool):
+        self._plan = plan
+        self._status = status
+        self._script = script_pid
+        self._may_kill_all = plan.has_namespaces or plan.uid is not None or scoped
+        needs_pids = not plan.has_namespaces and plan.uid is None
+        self._watch = Watch(plan.has_namespaces, not plan.has_memory_group, needs_pids)
+        self._cause: str | None = None
+        self._end: int | None = None
+
+    def serve(self) -> None:
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        poll = select.poll()
+        poll.register(woken, select.POLLIN)
+        poll.register(_STATUS, select.POLLIN)
+        while self._end is None:
+            for descriptor, _ in poll.poll(self._watch.is_running and 100 or None):
+                if descriptor == woken:
+                    os.read(woken, 4096)
+                else:
+                    self._obey()
+            if self._watch.is_running and (cause := self._watch.excess()):
+                self._cause = self._cause or cause
+                self._kill_all()
+            self._reap()
+        self._finish()
+
+    def _obey(self) -> None:
+        packet = self._status.recv(65536)
+        match packet[:1]:
+            case b'L':
+                self._begin(json.loads(packet[1:]))
+            case b'T':
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._script, signal.SIGTERM)
+            case b'K' | b'':
+                self._kill_all()
+
+    def _begin(self, limits: dict[str, int]) -> None:
+        if self._plan.has_namespaces:
+            if limits['disk_mib'] != DEFAULT_LIMITS['disk_mib']:
+                tree.resize(limits['disk_mib'])
+            drop_capabilities()
+        self._watch.begin(limits['memory_mib'], limits['processes'])
+        self._status.send(b'A')
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self._script:
+                    self._end = ended[1]
+
+    def _kill_all(self) -> None:
+        """Everything in the sandbox but this process."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._may_kill_all:
+                os.kill(-1, signal.SIGKILL)
+            else:  # whose parents die is handed to this process and found the next time
+                for pid in children_of('self', os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _finish(self) -> None:
+        while True:
+            self._kill_all()
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = {'status': self._end, 'cpu': used.ru_utime + used.ru_stime, 'rss': used.ru_maxrss, 'cause': self._cause}
+        if not self._plan.has_namespaces:
+            self._clear_work()
+        with contextlib.suppress(OSError):
+            self._status.send(b'E' + json.dumps(report).encode())
+        os._exit(0)
+
+    def _clear_work(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(f'{self._plan.work}/{execution.NAME}')
+            if not os.listdir(self._plan.work):
+                return
+        for command in (['chmod', '-R', 'u+rwx', self._plan.work], ['rm', '-rf', self._plan.work]):
+            with contextlib.suppress(OSError):
+                subprocess.run(command, env={'PATH': '/usr/bin:/bin'}, stderr=subprocess.DEVNULL, check=False)

@@ -1,0 +1,51 @@
+"""The module `millrace` of scripts: `log`, `progress` and `input`."""
+
+import logging
+import math
+import sys
+import types
+from typing import Any
+
+from .channel import Channel
+
+
+class _ToLog(logging.Handler):
+    def __init__(self, channel: Channel):
+        super().__init__()
+        self._channel = channel
+        self.setFormatter(logging.Formatter('%(message)s'))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._channel.log(record.levelname, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def install(channel: Channel, given: dict[str, Any]) -> None:
+    """Makes `import millrace` work and sends what `logging` is given, from level INFO, to the log."""
+
+    def log(text: object, level: str | int = 'INFO') -> None:
+        """Writes an entry to the log of the execution. `level` is a name or number of `logging`."""
+        channel.log(logging.getLevelName(level) if isinstance(level, int) else str(level).upper(), str(text))
+
+    def progress(fraction: float, message: str = '') -> None:
+        """Says how far the script is: a fraction from 0 to 1, and a sentence of at most 500 characters."""
+        value = float(fraction)
+        if math.isnan(value):
+            raise ValueError('the fraction is not a number')
+        channel.progress(min(max(value, 0.0), 1.0), str(message))
+
+    def input() -> dict[str, Any]:
+        """What the execution was given."""
+        return given
+
+    module = types.ModuleType('millrace', 'Speaks with the platform that runs this script.')
+    for function in (log, progress, input):
+        function.__module__ = 'millrace'
+        setattr(module, function.__name__, function)
+    module.__all__ = ['log', 'progress', 'input']
+    sys.modules['millrace'] = module
+    root = logging.getLogger()
+    root.handlers[:] = [_ToLog(channel)]
+    root.setLevel(logging.INFO)

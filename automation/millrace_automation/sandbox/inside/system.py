@@ -1,0 +1,128 @@
+"""System calls that Python does not offer, by ctypes. Numbers are those of x86-64 and of the kernel's generic table (aarch64)."""
+
+import ctypes
+import os
+import platform
+import signal
+import struct
+
+IS_ARM = platform.machine() == 'aarch64'
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+
+_SYS_CLONE = 220 if IS_ARM else 56
+_SYS_PIVOT_ROOT = 41 if IS_ARM else 155
+_SYS_CAPSET = 91 if IS_ARM else 126
+_SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 436, 442
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+
+# the library calls keep Python's lock: every process here has one thread, and a clone must not lose it half-way
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+Argument = int | bytes | ctypes.Array | None
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), what)
+    return result
+
+
+def syscall(what: str, number: int, *arguments: Argument) -> int:
+    """Raises OSError with `what` in place of a file name."""
+    wide = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_void_p(None) if a is None else a for a in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *wide), what)
+
+
+def prctl(option: int, argument: int = 0, pointer: ctypes.Array | None = None) -> int:
+    second = ctypes.c_void_p(None) if pointer is None else pointer
+    return _checked(_libc.prctl(option, ctypes.c_ulong(argument), second, ctypes.c_ulong(0), ctypes.c_ulong(0)), f'prctl {option}')
+
+
+def clone(flags: int) -> int:
+    """os.fork with clone's flags: 0 in the child. No thread but the caller's may run."""
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _libc.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_ulong(flags | signal.SIGCHLD), *[ctypes.c_long(0)] * 4)
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error, os.strerror(error), 'clone')
+    return pid
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(flags), 'unshare')
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    texts = [text.encode() if text is not None else None for text in (source, target, kind, options)]
+    _checked(_libc.mount(*texts[:3], ctypes.c_ulong(flags), texts[3]), f'mount {target}')
+
+
+def protect_mount(target: str) -> None:
+    """Makes a bound tree and all mounts below it read-only, without devices and set-user-id programs."""
+    try:
+        _set_mount_attributes(target, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV)
+    except OSError:  # before Linux 5.12: the topmost mount only, where Landlock and the user's rights still hold
+        mount('', target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def protect_device(target: str) -> None:
+    try:
+        _set_mount_attributes(target, _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NOEXEC)
+    except OSError:
+        mount('', target, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NOEXEC)
+
+
+def _set_mount_attributes(target: str, wanted: int) -> None:
+    attributes = struct.pack('=QQQQ', wanted, 0, 0, 0)
+    syscall(f'mount_setattr {target}', _SYS_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes))
+
+
+def pivot_to_here() -> None:
+    """Makes the working directory, a mount point, the root and forgets the old one."""
+    syscall('pivot_root', _SYS_PIVOT_ROOT, b'.', b'.')
+    _checked(_libc.umount2(b'.', MNT_DETACH), 'umount of the old root')
+
+
+def drop_capabilities() -> None:
+    """All sets, for ever: also what an exec could give back."""
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # one beyond the last, or no right to: then no_new_privs keeps exec from giving any
+    try:
+        prctl(PR_CAP_AMBIENT, 4)  # clear all
+    except OSError:
+        pass  # before Linux 4.3
+    syscall('capset', _SYS_CAPSET, struct.pack('Ii', 0x20080522, 0), bytes(24))
+
+
+def close_from(lowest: int) -> None:
+    try:
+        syscall('close_range', _SYS_CLOSE_RANGE, lowest, 0xFFFFFFFF, 0)
+    except OSError:  # before Linux 5.9
+        os.closerange(lowest, os.sysconf('SC_OPEN_MAX'))
+
+
+def write_file(path: str, text: str) -> None:
+    """In a single write, as kernel files want it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as fault:
+        raise OSError(fault.errno, fault.strerror, path) from None
+    finally:
+        os.close(descriptor)

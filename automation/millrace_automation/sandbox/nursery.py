@@ -1,0 +1,226 @@
+"""The asyncio side of one parent: its children that wait, and those that run."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .events import Exited
+from .inside.plan import Plan
+from .settings import Limits, SandboxUnavailable
+
+_PROGRAM = Path(__file__).parent / 'inside' / 'start.py'
+_START_SECONDS = 20.0
+_STOP_SECONDS = 8.0
+
+
+@dataclass(eq=False)
+class Child:
+    """A sandboxed process, and the server's ends of its channel and streams."""
+
+    nursery: 'Nursery'
+    slot: int
+    channel: socket.socket
+    output: int
+    error: int
+    exit: asyncio.Future[Exited]
+    armed: asyncio.Future[None]
+
+    def launch(self, limits: Limits) -> None:
+        self.nursery.send({'launch': self.slot, 'limits': asdict(limits)})
+
+    def terminate(self) -> None:
+        if not self.exit.done():
+            self.nursery.send({'terminate': self.slot})
+
+    def kill(self) -> None:
+        if not self.exit.done():
+            self.nursery.send({'kill': self.slot})
+
+    def close(self) -> None:
+        """Of a child that nobody reads from."""
+        self.channel.close()
+        os.close(self.output)
+        os.close(self.error)
+
+
+class Nursery:
+    """`start` waits until the parent is up. When it dies, all its runs end with signal 9 and `is_alive` is false."""
+
+    def __init__(self, plan: Plan, control: socket.socket, process: asyncio.subprocess.Process):
+        self.plan = plan
+        self.facts: dict[str, Any] = {}
+        self.fault = ''
+        self.is_alive = True
+        self.launched = 0
+        self._control = control
+        self._process = process
+        self._loop = asyncio.get_running_loop()
+        self._backlog: deque[bytes] = deque()
+        self._waiting: deque[asyncio.Future[Child]] = deque()
+        self._ready: deque[Child] = deque()
+        self._running: dict[int, Child] = {}
+        self._up: asyncio.Future[None] = self._loop.create_future()
+        self.gone = asyncio.Event()
+
+    @classmethod
+    async def start(cls, plan: Plan) -> 'Nursery':
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        python = os.path.realpath(getattr(sys, '_base_executable', '') or sys.executable)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(python, '-I', '-S', '-X', 'utf8', str(_PROGRAM), str(theirs.fileno()), json.dumps(asdict(plan))),
+                env={},
+                cwd='/',
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        nursery = cls(plan, control, process)
+        nursery._loop.add_reader(control.fileno(), nursery._on_readable)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await nursery._up
+        except TimeoutError:
+            nursery.fault = f'the parent was not up after {_START_SECONDS:g} s'
+        except SandboxUnavailable:
+            pass
+        if not nursery.facts:
+            await nursery.stop()
+            raise SandboxUnavailable(nursery.fault)
+        return nursery
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def take(self) -> Child:
+        """A prepared child, as soon as there is one."""
+        while self._ready:
+            child = self._ready.popleft()
+            if not child.exit.done():
+                return child
+            child.close()
+        if not self.is_alive:
+            raise SandboxUnavailable(self.fault or "the sandbox's parent has ended")
+        waiting: asyncio.Future[Child] = self._loop.create_future()
+        self._waiting.append(waiting)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and not waiting.exception():
+                self._ready.appendleft(waiting.result())
+            raise
+
+    def retire(self) -> None:
+        """Makes no more children; the parent ends with its last run."""
+        self.send({'retire': True})
+
+    async def stop(self) -> None:
+        """Ends everything. Returns when nothing is left."""
+        self._lose()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    def send(self, message: dict[str, Any]) -> None:
+        if not self.is_alive:
+            return
+        self._backlog.append(json.dumps(message).encode())
+        if len(self._backlog) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._backlog:
+            try:
+                self._control.send(self._backlog[0])
+            except BlockingIOError:
+                self._loop.add_writer(self._control.fileno(), self._flush)
+                return
+            except OSError:
+                self._lose()
+                return
+            self._backlog.popleft()
+        self._loop.remove_writer(self._control.fileno())
+
+    def _on_readable(self) -> None:
+        while self.is_alive:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, 16384, 3)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b''
+            if not data:
+                self._lose()
+                return
+            self._take_message(json.loads(data), descriptors)
+
+    def _take_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        match message:
+            case {'new': int(slot)}:
+                self._admit(slot, *descriptors)
+            case {'armed': int(slot)}:
+                if (child := self._running.get(slot)) and not child.armed.done():
+                    child.armed.set_result(None)
+            case {'exit': int(slot)}:
+                if child := self._running.pop(slot, None):
+                    _end(child, message)
+            case {'up': dict(facts)}:
+                self.facts = facts
+                self._up.set_result(None)
+            case {'failed': str(fault)}:
+                self.fault = fault
+
+    def _admit(self, slot: int, channel: int, output: int, error: int) -> None:
+        endpoint = socket.socket(fileno=channel)
+        endpoint.setblocking(False)
+        child = Child(self, slot, endpoint, output, error, self._loop.create_future(), self._loop.create_future())
+        self._running[slot] = child
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(child)
+                return
+        self._ready.append(child)
+
+    def _lose(self) -> None:
+        """The parent is gone, or is not needed any longer."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self._loop.remove_reader(self._control.fileno())
+        self._loop.remove_writer(self._control.fileno())
+        self._control.close()
+        fault = SandboxUnavailable(self.fault or "the sandbox's parent has ended")
+        for waiting in (self._up, *self._waiting):
+            if not waiting.done():
+                waiting.set_exception(fault)
+        for child in self._running.values():
+            _end(child, {'code': None, 'signal': int(signal.SIGKILL), 'cpu': 0.0, 'peak': 0, 'oom': False})
+        for child in self._ready:
+            child.close()
+        self._running.clear()
+        self._ready.clear()
+        self.gone.set()
+
+
+def _end(child: Child, message: dict[str, Any]) -> None:
+    if not child.exit.done():
+        child.exit.set_result(Exited(message['code'], message['signal'], message['cpu'], message['peak'], message['oom'], time.time()))
+    if not child.armed.done():
+        child.armed.set_result(None)

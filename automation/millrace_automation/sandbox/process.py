@@ -1,0 +1,166 @@
+"""One run as the server sees it."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+
+from .events import PACKET_BYTES, Decoder, Event, Log, Output, Progress, Raised, Returned
+from .nursery import Child
+
+_CHUNK_BYTES = 65536
+_PACKETS = 256  # read from the channel before what the pipes hold is looked at again
+_LEFT_OPEN_SECONDS = 1.0  # how long to read from a pipe that somebody still holds when the run has ended
+
+
+class _Pipe:
+    """A standard stream. `taken` counts the bytes read, `data` is what was read and not told yet."""
+
+    def __init__(self, stream: str, descriptor: int):
+        self.stream = stream
+        self.descriptor: int | None = descriptor
+        self.taken = 0
+        self.data = b''
+        os.set_blocking(descriptor, False)
+
+    def read(self, most: int = _CHUNK_BYTES) -> None:
+        if self.descriptor is None or self.data:
+            return
+        try:
+            self.data = os.read(self.descriptor, min(most, _CHUNK_BYTES))
+        except BlockingIOError:
+            return
+        if not self.data:
+            self.close()
+        self.taken += len(self.data)
+
+    def tell(self, before: int, now: float) -> list[Event]:
+        """What stands before that position of the stream."""
+        length = min(max(before - (self.taken - len(self.data)), 0), len(self.data))
+        told, self.data = self.data[:length], self.data[length:]
+        return [Output(self.stream, told, now)] if told else []
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+class Process:
+    """Made by Sandbox.launch. Whoever has it reads its events to the end, or closes their iterator, which kills it."""
+
+    def __init__(self, child: Child):
+        self._child = child
+        self._channel: socket.socket | None = child.channel
+        self._pipes = (_Pipe('stdout', child.output), _Pipe('stderr', child.error))
+        self._decoder = Decoder()
+
+    def terminate(self) -> None:
+        """SIGTERM to the script, which arrives as KeyboardInterrupt."""
+        self._child.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to everything in the sandbox, also to what left its session."""
+        self._child.kill()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Once. Reads only while somebody asks: when nobody does, the pipes fill and the script waits. Exited comes last, always."""
+        try:
+            give_up_time: float | None = None
+            while True:
+                told = self._read()
+                for event in told:
+                    yield event
+                if told:
+                    await asyncio.sleep(0)  # a flood leaves the others their turn
+                    continue
+                if self._child.exit.done():
+                    now = time.monotonic()
+                    give_up_time = give_up_time or now + _LEFT_OPEN_SECONDS
+                    if not self._open() or now > give_up_time:
+                        break
+                    await self._readable(0.05)
+                else:
+                    await self._readable(None)
+            yield await self._child.exit
+        finally:
+            self._close()
+
+    def _open(self) -> list[int]:
+        found = [pipe.descriptor for pipe in self._pipes if pipe.descriptor is not None]
+        return found if self._channel is None else [*found, self._channel.fileno()]
+
+    def _read(self) -> list[Event]:
+        """What is there now, in the order in which it was written as far as that is known."""
+        for pipe in self._pipes:
+            pipe.read()
+        now = time.time()
+        told: list[Event] = []
+        messages, is_all = self._messages(now)
+        for *positions, message in messages:
+            for pipe, position in zip(self._pipes, positions, strict=True):
+                told += pipe.tell(position, now)
+                if pipe.taken < position:  # written since the read above
+                    pipe.read(position - pipe.taken)
+                    told += pipe.tell(position, now)
+            told.append(message)
+        for pipe in self._pipes if is_all else ():
+            told += pipe.tell(pipe.taken, now)
+        return told
+
+    def _messages(self, now: float) -> tuple[list[tuple[int, int, Log | Progress | Returned | Raised]], bool]:
+        """What the channel holds, and whether that is all of it."""
+        found = []
+        for _ in range(_PACKETS):
+            if self._channel is None:
+                return found, True
+            try:
+                packet = self._channel.recv(PACKET_BYTES)
+            except BlockingIOError:
+                return found, True
+            except OSError:
+                packet = b''
+            if not packet:
+                self._close_channel()
+                return found, True
+            if message := self._decoder.feed(packet, now):
+                found.append(message)
+                if isinstance(message[2], Returned | Raised):  # what comes after the verdict does not count
+                    self._close_channel()
+                    return found, True
+        return found, False
+
+    async def _readable(self, timeout: float | None) -> None:
+        """Until there is something to read, or the run has ended."""
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        descriptors = self._open()
+
+        def wake(*_: object) -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        for descriptor in descriptors:
+            loop.add_reader(descriptor, wake)
+        if timeout is None:
+            self._child.exit.add_done_callback(wake)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(woken, timeout)
+        finally:
+            self._child.exit.remove_done_callback(wake)
+            for descriptor in descriptors:
+                loop.remove_reader(descriptor)
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _close(self) -> None:
+        self._child.kill()
+        self._close_channel()
+        for pipe in self._pipes:
+            pipe.close()

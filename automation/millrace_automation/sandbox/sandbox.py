@@ -1,0 +1,222 @@
+"""Runs scripts in the strongest sandbox that this machine proves to have."""
+
+import asyncio
+import json
+import os
+import platform
+import secrets
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import selftest
+from .inside.channel import PART_BYTES
+from .inside.plan import Plan
+from .inside.tree import SYSTEM
+from .nursery import Child, Nursery
+from .process import Process
+from .settings import Limits, SandboxSettings, SandboxUnavailable
+from .users import user_ranges
+
+_DEFAULT = 'base'
+_LAUNCHES_OF_A_PARENT = 2000  # children share their parent's hash seed and address layout: it is replaced now and then
+_SPARE = 8  # children that are being made or have just ended, beside those that run and wait
+_TRIES = 3
+_BACKOFF_SECONDS = (0.1, 5.0)
+
+
+class Sandbox:
+    """`start` finds the tier; `launch` starts a run; `stop` ends all runs."""
+
+    def __init__(self, settings: SandboxSettings):
+        self.settings = settings
+        self.tier = 0
+        self.limits: list[str] = []
+        """Which limits hold and what holds them, such as `memory:cgroup`."""
+        self.probes: list[tuple[str, bool]] = []
+        """What the self-test tried in the tier in force (or last tried), and whether it was refused, as it must be."""
+        self.faults: list[str] = []
+        """Why each higher tier is not in force."""
+        self.python_version = platform.python_version()
+        self.packages = packages(settings.environments / _DEFAULT)
+        self._built_tier = 0
+        self._users = user_ranges(settings.slots + settings.prepared + _SPARE)
+        self._nurseries: dict[str, Nursery] = {}
+        self._old: set[Nursery] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+
+    @classmethod
+    async def start(cls, settings: SandboxSettings) -> 'Sandbox':
+        """Proves each tier by trying to break out of it. Never fails for what the machine lacks: the tier is then 0."""
+        sandbox = cls(settings)
+        for tier in (2, 1):
+            if tier > max(settings.force_tier_at_most, 1):
+                continue
+            try:
+                if await sandbox._prove(tier):
+                    break
+            except SandboxUnavailable as fault:
+                sandbox.faults.append(f'tier {tier}: {fault}')
+            await sandbox._end_nurseries()
+        return sandbox
+
+    async def launch(
+        self,
+        source: str,
+        input_json: str,
+        limits: Limits,
+        *,
+        environment: str = _DEFAULT,
+        mode: str = 'run',
+        traceparent: str = '',
+    ) -> Process:
+        """`mode` is `run` or `validate`. Raises SandboxUnavailable, and ValueError for an environment that does not exist."""
+        if self.tier < max(self.settings.min_tier, 1):
+            raise SandboxUnavailable(f'the sandbox has tier {self.tier}, {max(self.settings.min_tier, 1)} is the lowest allowed')
+        if environment != _DEFAULT and not self._libraries(environment):
+            raise ValueError(f'there is no environment {environment!r}')
+        return await self._launch(source, input_json, limits, environment, mode, traceparent)
+
+    async def stop(self) -> None:
+        """Kills every run. Nothing of the sandbox is left when it returns."""
+        self._is_stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await self._end_nurseries()
+
+    async def _prove(self, tier: int) -> bool:
+        self._built_tier = tier
+        nursery = await self._nursery(_DEFAULT)
+        verdict = await selftest.run(self._launch, nursery, tier)
+        self.probes = verdict.probes
+        if verdict.fault:
+            self.faults.append(f'tier {tier}: {verdict.fault}')
+            return False
+        self.tier, self.limits = tier, verdict.limits
+        return True
+
+    async def _launch(self, source: str, input_json: str, limits: Limits, environment: str, mode: str, traceparent: str) -> Process:
+        request = {'mode': mode, 'source': source, 'input': input_json, 'limits': _values(limits), 'traceparent': traceparent}
+        packets = list(_packets(json.dumps(request).encode()))
+        fault: Exception | None = None
+        for _ in range(_TRIES):
+            nursery = await self._nursery(environment)
+            try:
+                child = await nursery.take()
+            except SandboxUnavailable as error:
+                fault = error
+                continue
+            try:
+                await _begin(child, limits, packets)
+            except OSError as error:  # it ended while it waited
+                fault = error
+                child.kill()
+                child.close()
+                continue
+            except BaseException:
+                child.kill()
+                child.close()
+                raise
+            nursery.launched += 1
+            return Process(child)
+        raise SandboxUnavailable(f'no sandboxed process could be started: {fault}')
+
+    async def _nursery(self, environment: str) -> Nursery:
+        """The environment's parent, a new one when there is none, it has died, or has served long enough."""
+        async with self._locks.setdefault(environment, asyncio.Lock()):
+            present = self._nurseries.get(environment)
+            if present and present.is_alive and present.launched < _LAUNCHES_OF_A_PARENT:
+                return present
+            if self._is_stopped:
+                raise SandboxUnavailable('the sandbox is stopped')
+            new = await Nursery.start(self._plan(environment))
+            self._nurseries[environment] = new
+            self._keep(self._watch(environment, new))
+            if present and present.is_alive:
+                self._old.add(present)
+                present.retire()
+            return new
+
+    async def _watch(self, environment: str, nursery: Nursery) -> None:
+        """Replaces a parent that died, so that the next run does not wait for it."""
+        await nursery.gone.wait()
+        await nursery.stop()
+        self._old.discard(nursery)
+        delay, most = _BACKOFF_SECONDS
+        while not self._is_stopped and self._nurseries.get(environment) is nursery:
+            try:
+                await self._nursery(environment)
+            except SandboxUnavailable:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, most)
+
+    def _keep(self, work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_nurseries(self) -> None:
+        ending = [*self._nurseries.values(), *self._old]
+        self._nurseries.clear()
+        self._old.clear()
+        await asyncio.gather(*(nursery.stop() for nursery in ending))
+
+    def _plan(self, environment: str) -> Plan:
+        libraries = self._libraries(environment)
+        most = self.settings.slots + self.settings.prepared + _SPARE
+        in_use = [nursery.plan.uids for nursery in (*self._nurseries.values(), *self._old) if nursery.is_alive]
+        return Plan(
+            tier=self._built_tier,
+            landlock=self.settings.force_tier_at_most >= 1,
+            prepared=self.settings.prepared,
+            most=most,
+            uids=next((uids for uids in self._users if uids not in in_use), []),
+            python=python_folders(),
+            libraries=str(libraries) if libraries else None,
+            work=f'{tempfile.gettempdir()}/millrace-{secrets.token_hex(8)}',
+            server=os.getpid(),
+        )
+
+    def _libraries(self, environment: str) -> Path | None:
+        if not environment or '/' in environment or environment.startswith('.'):
+            return None
+        folder = (self.settings.environments / environment).resolve()
+        return folder if folder.is_dir() else None
+
+
+async def _begin(child: Child, limits: Limits, packets: list[bytes]) -> None:
+    child.launch(limits)
+    if limits != Limits():  # the default ones hold since the child was prepared
+        await asyncio.shield(child.armed)
+    loop = asyncio.get_running_loop()
+    for packet in packets:
+        await loop.sock_sendall(child.channel, packet)
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    yield str(len(data)).encode()
+    for start in range(0, len(data), PART_BYTES):
+        yield data[start : start + PART_BYTES]
+
+
+def _values(limits: Limits) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in ('memory_mib', 'processes', 'cpu_seconds', 'disk_mib')}
+
+
+def python_folders() -> list[str]:
+    """Where this Python lies, as far as that is outside the system's folders."""
+    found = {os.path.realpath(path) for path in (sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path('stdlib'))}
+    outside = [
+        path for path in sorted(found) if not path.startswith(tuple(f'{system}/' for system in SYSTEM)) and path not in (*SYSTEM, '/')
+    ]
+    return [path for path in outside if not any(path.startswith(f'{other}/') for other in outside)]
+
+
+def packages(folder: Path) -> list[str]:
+    """`name==version` of what is installed there, by the names of its metadata folders."""
+    names = (path.name.removesuffix('.dist-info') for path in folder.glob('*.dist-info'))
+    return sorted('=='.join(name.rsplit('-', 1)).replace('_', '-').lower() for name in names)
