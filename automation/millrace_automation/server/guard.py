@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 from millrace.options.v1 import policy_pb2
 
-from . import metrics
+from . import metrics, telemetry
 from .auth import Verifier
 from .errors import RpcError, abort, unexpected
 
@@ -32,33 +32,32 @@ class Guard(grpc.aio.ServerInterceptor):
         policy = self._policies.get(details.method)
         if handler is None or (policy is None and details.method.startswith(self._open)):
             return handler
-        headers = [value for key, value in details.invocation_metadata or () if key == 'authorization']
         coders = (handler.request_deserializer, handler.response_serializer)
         if handler.request_streaming and handler.response_streaming:
-            behaviour = self._wrap(details.method, policy, headers, handler.stream_stream, None)
-            return grpc.stream_stream_rpc_method_handler(behaviour, *coders)
+            return grpc.stream_stream_rpc_method_handler(self._wrap(details, policy, handler.stream_stream, None), *coders)
         if handler.response_streaming:
-            behaviour = self._wrap(details.method, policy, headers, handler.unary_stream, None)
-            return grpc.unary_stream_rpc_method_handler(behaviour, *coders)
+            return grpc.unary_stream_rpc_method_handler(self._wrap(details, policy, handler.unary_stream, None), *coders)
         limit = (policy.deadline_ms if policy else 0) or _UNARY_MS
-        return grpc.unary_unary_rpc_method_handler(self._wrap(details.method, policy, headers, handler.unary_unary, limit / 1000), *coders)
+        return grpc.unary_unary_rpc_method_handler(self._wrap(details, policy, handler.unary_unary, limit / 1000), *coders)
 
     def _wrap(
         self,
-        method: str,
+        details: grpc.HandlerCallDetails,
         policy: policy_pb2.MethodPolicy | None,
-        headers: list[str | bytes],
         behaviour: _Behaviour,
         limit: float | None,
     ) -> _Behaviour:
+        method, metadata = details.method, tuple(details.invocation_metadata or ())
+
         async def guarded(request: object, context: grpc.aio.ServicerContext) -> object:
             begin = time.monotonic()
             code = 'CANCELLED'
             try:
                 try:
-                    self._admit(policy, headers)
-                    async with asyncio.timeout(limit):
-                        answer = await behaviour(request, context)
+                    self._admit(policy, [value for key, value in metadata if key == 'authorization'])
+                    with telemetry.call_span(method, {key: value for key, value in metadata if isinstance(value, str)}):
+                        async with asyncio.timeout(limit):
+                            answer = await behaviour(request, context)
                     code = 'OK'
                     return answer
                 except RpcError as fault:

@@ -22,6 +22,7 @@ from . import lines, log
 from .outbox import Outbox
 from .results import Stop, result
 
+LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
@@ -63,13 +64,14 @@ class Job:
     async def run(self, sandbox: Sandbox, request: job_pb2.Job, traceparent: str) -> None:
         """Runs it to its end. Raises LaunchError when it did not start."""
         try:
-            self._process = await sandbox.launch(
-                request.source,
-                request.input_json or '{}',
-                self.limits,
-                environment=request.environment or 'base',
-                traceparent=traceparent,
-            )
+            async with asyncio.timeout(LAUNCH_SECONDS):
+                self._process = await sandbox.launch(
+                    request.source,
+                    request.input_json or '{}',
+                    self.limits,
+                    environment=request.environment or 'base',
+                    traceparent=traceparent,
+                )
         except Exception as fault:
             raise LaunchError(str(fault)) from fault
         finally:

@@ -18,6 +18,7 @@ from .results import Stop, invalid_input, json_fault
 CLAIM_BYTES = 16
 _PAUSE_SECONDS = 1.0  # after a process could not be made, so that jobs are not handed to and fro without end
 _KEPT_LEAST = 64 * 1024 * 1024
+_ENDED_MOST = 1000  # jobs that have ended and are not confirmed
 
 
 class Refused(Exception):
@@ -56,9 +57,9 @@ class Jobs:
     @property
     def free(self) -> int:
         """How many more jobs it would start now."""
-        if self.is_draining or not self.has_sandbox or time.monotonic() < self._paused_until or self.kept_bytes > self._kept_most:
-            return 0
-        return max(0, self.slots - len(self.running))
+        is_able = self.has_sandbox and not self.is_draining and time.monotonic() >= self._paused_until
+        is_full = len(self.held) > self.slots + _ENDED_MOST or self.kept_bytes > self._kept_most
+        return max(0, self.slots - len(self.running)) if is_able and not is_full else 0
 
     def start(
         self,
@@ -121,7 +122,7 @@ class Jobs:
                 await job.run(self._sandbox, request, span.traceparent)
                 ended = job.outbox.result
                 outcome = job_pb2.Result.Outcome.Name(ended.outcome)
-                span.end(outcome)
+                span.note('millrace.outcome', outcome)
                 metrics.jobs.labels(outcome).inc()
                 metrics.start_seconds.observe(job.start_seconds)
                 log.debug('a job ended', execution=job.execution_id, outcome=outcome, type=ended.error_type, lines=ended.log_count)

@@ -29,7 +29,7 @@ from .settings import Settings
 from .validation import PLACES, Validation
 
 _CONFIRM_SECONDS = 10.0  # how long results may wait for their confirmation after the last job has ended
-_STOP_SECONDS = 1.0
+_STOP_SECONDS = 0.5
 _OPTIONS = [
     ('grpc.so_reuseport', 0),  # a taken port is a fault, not a second server on it
     ('grpc.max_receive_message_length', 32 * 1024 * 1024),
@@ -64,7 +64,8 @@ class _Server:
         signer = Signer(settings.service_key) if settings.service_key else None
         services = [service.NAME, HEALTH, *reflection.SERVICES]
         guard = Guard(verifier, image.policies(contracts, service.NAME), tuple(services[1:]))
-        spans = telemetry.set_up(self._server_id) if settings.telemetry else []
+        if settings.telemetry:
+            telemetry.set_up(self._server_id)
         signals = _signals()
         self._sandbox = await Sandbox.start(
             SandboxSettings(
@@ -74,7 +75,7 @@ class _Server:
                 prepared=settings.prepared,
             )
         )
-        server = grpc.aio.server(interceptors=[*spans, guard], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
         registering = None
         try:
             self._jobs = Jobs(self._sandbox, settings.slots, settings.minimum_tier)
@@ -128,7 +129,9 @@ class _Server:
     def _say_ready(self, admin_address: str) -> None:
         tier, least = self._sandbox.tier, self._settings.minimum_tier
         if tier < least:
-            log.error('the sandbox is below the lowest tier that is accepted: no job will run', tier=tier, minimum=least)
+            log.error(
+                'the sandbox is below the lowest tier that is accepted: no job will run', tier=tier, minimum=least, why=self._sandbox.faults
+            )
         log.info(
             'ready',
             address=self._address,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -26,10 +27,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 AUTOMATION = Path(__file__).resolve().parents[2]
 sys.path.insert(0, os.environ.get('MILLRACE_AUTOMATION_STUBS') or str(AUTOMATION.parent / 'build/py'))
 
-from google.rpc import error_details_pb2, status_pb2  # noqa: E402
-from millrace.runner.v1 import job_pb2, session_pb2  # noqa: E402
-from millrace.runner.v1 import runner_service_pb2 as pb  # noqa: E402
-from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc  # noqa: E402
+from google.rpc import error_details_pb2, status_pb2
+from millrace.runner.v1 import job_pb2, session_pb2
+from millrace.runner.v1 import runner_service_pb2 as pb
+from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc
 
 SERVICES = ('dispatcher', 'automations', 'runner', 'tasks')
 PATIENCE = 30.0
@@ -116,8 +117,8 @@ class Runner:
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
-            self.process.terminate()
+            for number in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
+                self.process.send_signal(number)
         try:
             self.process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -270,7 +271,7 @@ def start_runner(keys: Keys) -> Iterator[Callable[..., Runner]]:
     started: list[Runner] = []
 
     def start(**settings: object) -> Runner:
-        names = {f'MILLRACE_{name.upper()}': str(value) for name, value in settings.items()}
+        names = {name if name.isupper() else f'MILLRACE_{name.upper()}': str(value) for name, value in settings.items()}
         started.append(Runner(keys, names))
         return started[-1]
 

@@ -5,6 +5,7 @@ import hashlib
 import random
 
 import pytest
+
 from millrace_automation.server import lines
 from millrace_automation.server.lines import PIECE_BYTES, Log, Splitter, pieces
 
@@ -34,7 +35,7 @@ def split(*chunks: bytes) -> list[tuple[str, bool]]:
         (b'x' * PIECE_BYTES + b'\n', [('x' * PIECE_BYTES, False)]),
         (b'x' * (PIECE_BYTES + 1) + b'\n', [('x' * PIECE_BYTES, True), ('x', False)]),
         (b'x' * (PIECE_BYTES + 1) + b'\ry\n', [('x' * PIECE_BYTES, True), ('\ry', False)]),
-        ('x'.encode() * (PIECE_BYTES - 1) + 'é'.encode() + b'\n', [('x' * (PIECE_BYTES - 1), True), ('é', False)]),
+        (b'x' * (PIECE_BYTES - 1) + 'é'.encode() + b'\n', [('x' * (PIECE_BYTES - 1), True), ('é', False)]),
     ],
 )
 def test_bytes_become_lines(data: bytes, expected: list[tuple[str, bool]]) -> None:
@@ -44,7 +45,19 @@ def test_bytes_become_lines(data: bytes, expected: list[tuple[str, bool]]) -> No
 
 def test_any_chunking_gives_the_same_lines_and_hash() -> None:
     chance = random.Random(7)
-    alphabet = [b'a', b'\n', b'\r', b'\r\n', 'é'.encode(), '🎉'.encode(), b'\xff', b'\xe2\x82', b'\xf0\x9f', b'x' * 9000, 'ż'.encode() * 5000]
+    alphabet = [
+        b'a',
+        b'\n',
+        b'\r',
+        b'\r\n',
+        'é'.encode(),
+        '🎉'.encode(),
+        b'\xff',
+        b'\xe2\x82',
+        b'\xf0\x9f',
+        b'x' * 9000,
+        'ż'.encode() * 5000,
+    ]
     for _ in range(300):
         data = b''.join(chance.choices(alphabet, k=chance.randrange(40)))
         whole = split(data)
