@@ -14,6 +14,7 @@ export const up = (knex: Knex) =>
     expire_time DATETIME(6) NOT NULL,
     PRIMARY KEY (due_time, kind, execution),
     KEY by_execution (execution),
+    KEY by_lane (lane),
     KEY by_expiry (expire_time)
   ) ENGINE=InnoDB COLLATE utf8mb4_unicode_520_ci`);
 

@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 
 // Claimed for a server. state: RUNNING or CANCELLING. deadline: when the dispatcher acts although the server has not ended the attempt.
+// line_count: lines of log that are durable; whoever writes more begins there.
 export const up = (knex: Knex) =>
   knex.raw(`CREATE TABLE IF NOT EXISTS running (
     execution BINARY(16) NOT NULL PRIMARY KEY,
@@ -17,6 +18,7 @@ export const up = (knex: Knex) =>
     claim_time DATETIME(6) NOT NULL,
     deadline DATETIME(6) NOT NULL,
     expire_time DATETIME(6) NOT NULL,
+    line_count INT NOT NULL DEFAULT 0,
     progress_fraction DOUBLE NULL,
     progress_message VARCHAR(500) NULL,
     KEY by_server (server),

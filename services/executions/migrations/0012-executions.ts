@@ -28,7 +28,8 @@ export const up = (knex: Knex) =>
     start_time DATETIME(6) NULL,
     end_time DATETIME(6) NULL,
     KEY by_workspace (workspace, id),
-    KEY by_automation (workspace, automation, id)
+    KEY by_automation (workspace, automation, id),
+    KEY by_state (state, workspace, id)
   ) ENGINE=InnoDB COLLATE utf8mb4_unicode_520_ci ${byWeek('id', new Date())}`);
 
 export const down = (knex: Knex) => knex.schema.dropTableIfExists('executions');

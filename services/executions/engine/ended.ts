@@ -1,0 +1,26 @@
+// What is told of executions that ended: their rows as the event needs them, and the outbox statement.
+import type { Db } from '#platform/db.ts';
+import { fromBytes } from '#platform/id.ts';
+import { emitSql } from '#platform/outbox.ts';
+import * as events from '../events.ts';
+import { messageOf, type Row } from '../execution.ts';
+import { format } from './sql.ts';
+
+export type Told = Omit<Row, 'input' | 'output' | 'running_state' | 'progress_fraction' | 'progress_message' | 'timer' | 'due_time'>;
+
+const COLUMNS = `id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, limit_key, error, attempt_count,
+  schedule_time, create_time, start_time, end_time`;
+
+export const selectTold = (ids: readonly Buffer[]): string => format(`SELECT ${COLUMNS} FROM executions WHERE id IN (?)`, [ids]);
+
+// The rows after the change.
+export function endedSql(db: Db, changed: readonly (Told & { output?: string | null })[]): string[] {
+  if (changed.length === 0) return [];
+  const told = changed.map((row) => ({
+    execution: messageOf({ output: null, ...row, ...NOT_TOLD }, ''),
+    workspaceId: fromBytes('workspace', row.workspace),
+  }));
+  return [emitSql(db, ...events.ended(told)).replace(/;$/, '')];
+}
+
+const NOT_TOLD = { input: null, running_state: null, progress_fraction: null, progress_message: null, timer: null, due_time: null };
