@@ -3,18 +3,17 @@ import { AutomationSpec_Isolation } from '#gen/millrace/automations/v1/spec.ts';
 import { type Attempt, Attempt_State, type Execution, Execution_State, ExecutionError } from '#gen/millrace/executions/v1/execution.ts';
 import { invalid } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
+import { isFinal, MOVES, type State } from './engine/machine.ts';
 
-export type StateName = Exclude<keyof typeof Execution_State, 'STATE_UNSPECIFIED' | 'UNRECOGNIZED'>;
+export type StateName = State;
 
-export const FINAL: readonly StateName[] = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'];
-export const OPEN: readonly StateName[] = ['SCHEDULED', 'QUEUED', 'RUNNING', 'RETRYING', 'PAUSED', 'CANCELLING'];
+export const FINAL: readonly StateName[] = (Object.keys(MOVES) as State[]).filter(isFinal);
+export const OPEN: readonly StateName[] = (Object.keys(MOVES) as State[]).filter((state) => !isFinal(state));
 
 const MAX_INPUT_BYTES = 1024 * 1024;
 const MAX_AHEAD_DAYS = 366;
 const DEFAULT_PRIORITY = 5;
 const DAY_MS = 24 * 3_600_000;
-
-export const isFinal = (state: string): boolean => (FINAL as readonly string[]).includes(state);
 
 // What a caller asks for.
 export interface Draft {
@@ -47,12 +46,26 @@ export function draftOf(asked: Execution): Draft {
   };
 }
 
-// Whether it starts later than now. INVALID_ARGUMENT when that is further ahead than an execution may be kept waiting.
-export function isLater(scheduleTime: Date | null, now: Date): scheduleTime is Date {
-  if (!scheduleTime) return false;
+// The same again, with the same revision.
+export const draftAgain = (row: Row): Draft => ({
+  automation: row.automation,
+  automationId: fromBytes('automation', row.automation),
+  revision: row.revision,
+  input: row.input === null ? undefined : JSON.parse(row.input),
+  inputJson: row.input,
+  labels: row.labels ?? {},
+  priority: row.priority,
+  scheduleTime: null,
+  retryOf: row.id,
+  limitKey: row.limit_key,
+});
+
+// When it may start. INVALID_ARGUMENT when that is further ahead than an execution is kept waiting.
+export function startOf(scheduleTime: Date | null, now: Date): Date {
+  if (!scheduleTime) return now;
   const ahead = scheduleTime.getTime() - now.getTime();
   if (!(ahead <= MAX_AHEAD_DAYS * DAY_MS)) throw invalid('execution.schedule_time', `is more than ${MAX_AHEAD_DAYS} days ahead`);
-  return ahead > 0;
+  return ahead > 0 ? scheduleTime : now;
 }
 
 // An execution as its row says, with what the hot tables say of it now.
@@ -138,7 +151,7 @@ export interface AttemptRow {
   peak_memory_kib: number | null;
   log_bytes: number | null;
   log_count: number | null;
-  lines: number; // in the log so far
+  line_count: number; // in the log so far
 }
 
 export const attemptOf = (row: AttemptRow): Attempt => ({
@@ -156,7 +169,7 @@ export const attemptOf = (row: AttemptRow): Attempt => ({
     row.cpu_seconds === null
       ? undefined
       : { cpuSeconds: row.cpu_seconds, peakMemoryKib: row.peak_memory_kib ?? 0, logBytes: row.log_bytes ?? 0 },
-  logCount: row.log_count ?? row.lines,
+  logCount: row.log_count ?? row.line_count,
 });
 
 // What may be told of a server's power to run things.

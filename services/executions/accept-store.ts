@@ -1,0 +1,166 @@
+// The statements of accepting, few round trips for many items. Lock order: idempotency, limits, executions, slots, waiting, ready, timers.
+import type { Db, PoolConnection, RowDataPacket } from '#platform/db.ts';
+import { fromBytes } from '#platform/id.ts';
+import { emitSql } from '#platform/outbox.ts';
+import type { Asked, Entry } from './accept.ts';
+import * as events from './events.ts';
+import { messageOf } from './execution.ts';
+import type { Automation } from './plan.ts';
+
+export type Connection = PoolConnection;
+export interface KeyRow extends RowDataPacket {
+  key_hash: Buffer;
+  request_hash: Buffer;
+  resource: string;
+}
+export interface LimitRow extends RowDataPacket {
+  limit_key: string;
+  max: number;
+  used: number;
+}
+
+const LARGE_BYTES = 16 * 1024; // a larger input stands in results
+const KEYS = 'SELECT key_hash, request_hash, resource FROM idempotency WHERE key_hash IN (?)';
+
+// What must be known of a batch: the time, the automations, the keys that were used before.
+export async function look(connection: Connection, items: readonly Asked[]) {
+  const ids = [...new Map(items.map(({ draft }) => [draft.automationId, draft.automation])).values()];
+  const hashes = items.flatMap(({ key }) => (key ? [key.hash] : []));
+  const sql = 'SELECT NOW(6) AS now; SELECT id, workspace, published_revision, disabled, deleted FROM automations WHERE id IN (?)';
+  const [results] = await connection.query<RowDataPacket[][]>(hashes.length > 0 ? `${sql}; ${KEYS}` : sql, [ids, hashes]);
+  const [[clock], automations, keys] = results as unknown as [[{ now: Date }], Automation[], KeyRow[] | undefined];
+  return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [] };
+}
+
+// Writes the keys and answers whose they are now. Waits for one that another process is writing.
+export async function claimKeys(connection: Connection, entries: readonly Entry[]): Promise<KeyRow[]> {
+  const keyed = entries.flatMap(({ asked }) => (asked.key ? [{ ...asked.key, id: asked.id }] : []));
+  keyed.sort((a, b) => Buffer.compare(a.hash, b.hash));
+  const values = keyed.map(({ hash, request, id }) => [hash, request, fromBytes('execution', id)]);
+  const places = keyed.map(() => '(?, NOW(6))').join(', ');
+  const insert = `INSERT INTO idempotency (key_hash, request_hash, resource, create_time) VALUES ${places} ON DUPLICATE KEY UPDATE key_hash = key_hash`;
+  const [results] = await connection.query<RowDataPacket[][]>(`${insert}; ${KEYS}`, [...values, keyed.map(({ hash }) => hash)]);
+  return results[1] as unknown as KeyRow[];
+}
+
+export async function lockLimits(connection: Connection, keys: readonly string[]): Promise<LimitRow[]> {
+  const sql = 'SELECT limit_key, max, used FROM limits WHERE limit_key IN (?) ORDER BY limit_key FOR UPDATE';
+  const [rows] = await connection.query<LimitRow[]>(sql, [keys]);
+  return rows;
+}
+
+// Everything that a batch adds, with the commit, as one packet; with `begin` when the transaction has not begun.
+export function additions(
+  db: Db,
+  connection: Connection,
+  entries: readonly Entry[],
+  takes: ReadonlyMap<string, number>,
+  begin: boolean,
+): string {
+  if (entries.length === 0) return 'ROLLBACK';
+  const sorted = [...entries].sort((a, b) => Buffer.compare(a.asked.id, b.asked.id));
+  const now = sorted.filter(({ plan, waits }) => !plan.isLater && !waits);
+  const statements: string[] = begin ? ['BEGIN'] : [];
+  const into = (table: string, columns: string, rows: readonly unknown[][]) => {
+    if (rows.length > 0) statements.push(connection.format(`INSERT INTO ${table} (${columns}) VALUES ?`, [rows]));
+  };
+  into('executions', EXECUTION, sorted.map(executionOf)); // prettier-ignore
+  into(
+    'results',
+    'execution, kind, body',
+    sorted.filter(isLarge).map(({ asked }) => [asked.id, 'INPUT', asked.draft.inputJson]),
+  ); // prettier-ignore
+  into(
+    'slots',
+    'limit_key, execution',
+    now.filter(isLimited).map(({ asked }) => [asked.draft.limitKey, asked.id]),
+  ); // prettier-ignore
+  for (const [key, taken] of takes)
+    statements.push(connection.format('UPDATE limits SET used = used + ? WHERE limit_key = ?', [taken, key]));
+  into(
+    'waiting',
+    'limit_key, seq, execution, lane, priority, attempt, losses, expire_time',
+    sorted.filter(({ waits }) => waits).map(waitingOf),
+  ); // prettier-ignore
+  into('ready', 'lane, priority, tag, execution, limit_key, attempt, losses, expire_time', now.map(readyOf));
+  into(
+    'timers',
+    'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time',
+    sorted.filter(({ plan }) => plan.isLater).map(timerOf),
+  ); // prettier-ignore
+  const told = sorted.map(({ row }) => ({
+    execution: messageOf({ ...row, input: null }, ''),
+    workspaceId: fromBytes('workspace', row.workspace),
+  }));
+  statements.push(emitSql(db, ...events.created(told)).replace(/;$/, ''), 'COMMIT');
+  return statements.join(';\n');
+}
+
+const EXECUTION =
+  'id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, lane, limit_key, input, attempt_count, traceparent, schedule_time, create_time';
+
+const executionOf = (entry: Entry): unknown[] => {
+  const { row, asked } = entry;
+  const { id, workspace, automation, revision, state, version, creator, retry_of, priority, limit_key, schedule_time, create_time } = row;
+  const labels = row.labels && Object.keys(row.labels).length > 0 ? JSON.stringify(row.labels) : null;
+  const input = isLarge(entry) ? null : row.input;
+  return [
+    id,
+    workspace,
+    automation,
+    revision,
+    state,
+    version,
+    creator,
+    retry_of,
+    labels,
+    priority,
+    asked.lane,
+    limit_key,
+    input,
+    0,
+    asked.traceparent,
+    schedule_time,
+    create_time,
+  ]; // prettier-ignore
+};
+
+const FIRST = 1; // the number of the attempt that comes next
+const NO_LOSSES = 0;
+
+const readyOf = ({ asked, plan, tag }: Entry): unknown[] => [
+  asked.lane,
+  asked.draft.priority,
+  tag,
+  asked.id,
+  asked.draft.limitKey,
+  FIRST,
+  NO_LOSSES,
+  plan.expireTime,
+]; // prettier-ignore
+
+const waitingOf = ({ asked, plan, tag }: Entry): unknown[] => [
+  asked.draft.limitKey,
+  tag,
+  asked.id,
+  asked.lane,
+  asked.draft.priority,
+  FIRST,
+  NO_LOSSES,
+  plan.expireTime,
+]; // prettier-ignore
+
+const timerOf = ({ asked, plan }: Entry): unknown[] => [
+  plan.startTime,
+  'START',
+  asked.id,
+  asked.lane,
+  asked.draft.priority,
+  asked.draft.limitKey,
+  FIRST,
+  NO_LOSSES,
+  plan.expireTime,
+]; // prettier-ignore
+
+const isLarge = ({ asked }: Entry): boolean => (asked.draft.inputJson?.length ?? 0) > LARGE_BYTES;
+const isLimited = ({ asked }: Entry): boolean => asked.draft.limitKey !== null;

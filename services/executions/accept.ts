@@ -1,0 +1,202 @@
+// Accepting: what is asked for at the same time becomes durable in one commit, with an outcome for each item.
+import { openBatch } from '#platform/batch.ts';
+import type { Db, Pool } from '#platform/db.ts';
+import { Fault, unavailable } from '#platform/errors.ts';
+import { isDatabaseAway } from '#platform/faults.ts';
+import type { Call } from '#platform/handlers.ts';
+import { fromBytes } from '#platform/id.ts';
+import { keyHash, reused } from '#platform/idempotency.ts';
+import * as store from './accept-store.ts';
+import { nextTag } from './engine/tags.ts';
+import type { Draft, Row } from './execution.ts';
+import { type Automation, type Plan, planFor, revisionFor } from './plan.ts';
+import type { Admit } from './quota.ts';
+import type { Revisions } from './revisions.ts';
+
+export interface Asked {
+  id: Buffer;
+  workspace: Buffer;
+  creator: Buffer;
+  lane: number;
+  draft: Draft;
+  key: Key | undefined;
+  traceparent: string | null;
+}
+export interface Accepted {
+  id: string;
+  row: Row | undefined; // undefined: an earlier request with the same key made it
+}
+export interface Key {
+  hash: Buffer;
+  request: Buffer;
+}
+// An execution on its way into the tables. It starts now, later, or waits for a slot of its limit.
+export interface Entry {
+  asked: Asked;
+  plan: Plan;
+  row: Row;
+  tag: number;
+  waits: boolean;
+}
+type Outcomes = Map<Asked, Accepted | Error>;
+
+interface Deps {
+  pool: Pool;
+  db: Db;
+  revisions: Revisions;
+  admit: Admit;
+  accepted(lanes: ReadonlySet<number>, hasTimers: boolean): void; // after each commit, with the lanes where something may start now
+}
+
+const MAX_QUEUE = 2000;
+const ROW_BYTES = 500;
+
+export const keyOf = (call: Pick<Call, 'caller' | 'method' | 'requestId' | 'requestHash'>): Key | undefined =>
+  call.requestId ? { hash: keyHash(call), request: call.requestHash } : undefined;
+
+export function openAccept(deps: Deps): (asked: Asked) => Promise<Accepted> {
+  const batch = openBatch<Asked, Accepted>({
+    name: 'executions.accept',
+    maxQueue: MAX_QUEUE,
+    sizeOf: ({ draft }) => ROW_BYTES + (draft.inputJson?.length ?? 0),
+    run: (items) => commit(deps, items),
+  });
+  const inFlight = new Map<string, Promise<unknown>>();
+  // Of several requests with one key the others come after the first: they find what it made, or fail by themselves.
+  return async (asked) => {
+    const key = asked.key && hex(asked.key.hash);
+    if (key === undefined) return batch.add(asked);
+    for (let first = inFlight.get(key); first; first = inFlight.get(key)) await first.catch(() => undefined);
+    const added = batch.add(asked);
+    inFlight.set(key, added);
+    return added.finally(() => inFlight.delete(key));
+  };
+}
+
+// Safe to repeat after an error: then nothing was committed.
+async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | Error)[]> {
+  const outcomes: Outcomes = new Map();
+  const connection = await deps.pool.getConnection();
+  let isCommitting = false;
+  try {
+    const { time, automations, keys } = await store.look(connection, items);
+    settleKeys(items, keys, outcomes);
+    let entries = await plan(deps, items, outcomes, automations, time);
+    const isLocking = entries.some(({ asked }) => asked.key || asked.draft.limitKey !== null);
+    if (isLocking) await connection.query('BEGIN');
+    if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
+    entries = entries.filter(({ asked }) => !outcomes.has(asked));
+    const takes = await takeSlots(connection, entries);
+    isCommitting = true;
+    await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
+    for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
+    const now = entries.filter((entry) => !entry.plan.isLater && !entry.waits);
+    deps.accepted(
+      new Set(now.map(({ asked }) => asked.lane)),
+      entries.some((entry) => entry.plan.isLater),
+    ); // prettier-ignore
+    return items.map((asked) => outcomes.get(asked) as Accepted | Error);
+  } catch (error) {
+    await connection.query('ROLLBACK').catch(() => connection.destroy());
+    if (!isCommitting || !isDatabaseAway(error)) throw error;
+    throw unavailable('whether the execution was accepted is not known: call again with the same request_id', 1000, error);
+  } finally {
+    connection.release();
+  }
+}
+
+// Answers the items whose keys made something before.
+function settleKeys(items: readonly Asked[], rows: readonly store.KeyRow[], outcomes: Outcomes): void {
+  if (rows.length === 0) return;
+  const used = new Map(rows.map((row) => [hex(row.key_hash), row]));
+  for (const asked of items) {
+    const row = asked.key && used.get(hex(asked.key.hash));
+    if (!row || row.resource === fromBytes('execution', asked.id)) continue;
+    outcomes.set(asked, asked.key?.request.equals(row.request_hash) ? { id: row.resource, row: undefined } : reused());
+  }
+}
+
+// What becomes of each item that is not answered yet.
+async function plan(
+  { revisions, admit }: Deps,
+  items: readonly Asked[],
+  outcomes: Outcomes,
+  automations: ReadonlyMap<string, Automation>,
+  now: Date,
+): Promise<Entry[]> {
+  const wanted: { asked: Asked; automation: Buffer; number: number }[] = [];
+  const entries: Entry[] = [];
+  for (const asked of items) {
+    if (outcomes.has(asked)) continue;
+    await attempt(asked, outcomes, () => {
+      const number = revisionFor(asked.draft, asked.workspace, automations.get(hex(asked.draft.automation)));
+      wanted.push({ asked, automation: asked.draft.automation, number });
+    });
+  }
+  await revisions.load(wanted);
+  for (const { asked, automation, number } of wanted) {
+    await attempt(asked, outcomes, async () => {
+      const made = planFor(asked.draft, number, revisions.get({ automation, number }), now);
+      await admit(asked.lane);
+      entries.push({ asked, plan: made, row: rowOf(asked, made, now), tag: nextTag(), waits: false });
+    });
+  }
+  return entries;
+}
+
+// A fault is the item's own outcome; anything else is everyone's.
+async function attempt(asked: Asked, outcomes: Outcomes, work: () => void | Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    outcomes.set(asked, error);
+  }
+}
+
+const rowOf = ({ id, workspace, creator, draft }: Asked, { revision, isLater, startTime }: Plan, now: Date): Row => ({
+  id,
+  workspace,
+  automation: draft.automation,
+  revision,
+  state: isLater ? 'SCHEDULED' : 'QUEUED',
+  version: 1,
+  creator,
+  retry_of: draft.retryOf,
+  labels: draft.labels,
+  priority: draft.priority,
+  limit_key: draft.limitKey,
+  error: null,
+  attempt_count: 0,
+  schedule_time: draft.scheduleTime,
+  create_time: now,
+  start_time: null,
+  end_time: null,
+  input: draft.inputJson,
+  output: null,
+  running_state: null,
+  progress_fraction: null,
+  progress_message: null,
+  timer: isLater ? 'START' : null,
+  due_time: isLater ? startTime : null,
+});
+
+// `ready` implies that the slot is held: who finds none waits. What starts later takes its slot when it is due.
+async function takeSlots(connection: store.Connection, entries: readonly Entry[]): Promise<Map<string, number>> {
+  const limited = entries.filter(({ asked, plan }) => asked.draft.limitKey !== null && !plan.isLater);
+  const takes = new Map<string, number>();
+  if (limited.length === 0) return takes;
+  const keys = [...new Set(limited.map(({ asked }) => asked.draft.limitKey as string))].sort();
+  const limits = new Map((await store.lockLimits(connection, keys)).map((limit) => [limit.limit_key, limit]));
+  for (const entry of limited) {
+    const key = entry.asked.draft.limitKey as string;
+    const limit = limits.get(key);
+    const taken = takes.get(key) ?? 0;
+    if (!limit) throw new Error(`there is no limit ${key}`);
+    if (limit.used + taken < limit.max) takes.set(key, taken + 1);
+    else entry.waits = true;
+  }
+  return takes;
+}
+
+const hex = (bytes: Buffer): string => bytes.toString('hex');

@@ -1,0 +1,115 @@
+// ExecutionService, but for its streams.
+import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
+import { Execution, Execution_State } from '#gen/millrace/executions/v1/execution.ts';
+import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
+import type { Bus } from '#platform/bus.ts';
+import type { Pool } from '#platform/db.ts';
+import { reasonsOf } from '#platform/errors.ts';
+import type { Call, Handlers } from '#platform/handlers.ts';
+import { fromBytes, newBytes, toBytes } from '#platform/id.ts';
+import { cutPage, decodePage, encodePage, pageSize } from '#platform/paging.ts';
+import type { Cancel } from '../cancel.ts';
+import type { Create } from '../create.ts';
+import { isFinal } from '../engine/machine.ts';
+import * as notices from '../engine/notices.ts';
+import { attemptOf, draftAgain, draftOf, type StateName } from '../execution.ts';
+import { openPulse } from '../pulse.ts';
+import type { Reads } from '../reads.ts';
+import * as store from '../store.ts';
+
+export interface Deps {
+  pool: Pool;
+  bus: Pick<Bus, 'onNotice' | 'onReconnect'>;
+  reads: Reads;
+  create: Create;
+  cancel: Cancel;
+}
+type Streams = 'watchExecution' | 'tailExecutionLogs';
+
+const WAIT_MS = 60_000;
+const LOOK_MS = 1000; // notices may be lost
+const ANSWER_MS = 250; // kept of the caller's deadline for the answer
+const faults = reasonsOf<keyof typeof ErrorReason>('executions');
+
+export const handlers = ({ pool, reads, create, cancel, bus }: Deps): Omit<Handlers<ExecutionServiceService>, Streams> => ({
+  async createExecution({ execution = Execution.fromPartial({}) }, call) {
+    return create(draftOf(execution), call);
+  },
+
+  async runAndWait({ execution = Execution.fromPartial({}), wait }, call) {
+    const until = waitUntil(wait, call);
+    const id = newBytes();
+    const pulse = openPulse(bus, [notices.changed(fromBytes('execution', id))]);
+    try {
+      let found = await create(draftOf(execution), call, id);
+      while (isOpen(found) && performance.now() < until && !call.signal.aborted) {
+        const seen = pulse.count();
+        found = await reads.get(call.caller.workspace, found.id);
+        if (isOpen(found)) await pulse.wait(seen, call.signal, Math.min(LOOK_MS, until - performance.now()));
+      }
+      return found;
+    } finally {
+      pulse.close();
+    }
+  },
+
+  async getExecution({ id }, { caller }) {
+    return reads.get(caller.workspace, id);
+  },
+
+  async listExecutions({ pageSize: asked, pageToken, ...query }, { caller }) {
+    const workspace = toBytes('workspace', caller.workspace);
+    const before = decodePage<string>(pageToken, query);
+    const size = pageSize(asked);
+    const states = query.states.map((state) => nameOf(state));
+    const rows = await store.list(pool, workspace, await store.lanes(pool, workspace), {
+      states,
+      automation: query.automationId ? toBytes('automation', query.automationId, 'automation_id') : undefined,
+      from: query.createTimeFrom,
+      to: query.createTimeTo,
+      before: before === undefined ? undefined : toBytes('execution', before, 'page_token'),
+      limit: size + 1,
+    });
+    const { items, last } = cutPage(await Promise.all(rows.map(reads.message)), size, Execution);
+    return {
+      executions: states.length === 0 ? items : items.filter(({ state }) => query.states.includes(state)), // some may have moved on meanwhile
+      nextPageToken: last ? encodePage(query, last.id) : '',
+    };
+  },
+
+  async cancelExecution({ id, reason }, { caller }) {
+    await cancel(toBytes('workspace', caller.workspace), toBytes('execution', id), reason);
+    return reads.get(caller.workspace, id);
+  },
+
+  async retryExecution({ id }, call) {
+    const row = await reads.row(call.caller.workspace, id);
+    if (!isFinal(row.state)) throw notEnded(id);
+    return create(draftAgain(await store.withResults(pool, row.workspace, row)), call);
+  },
+
+  async getExecutionResult({ id }, { caller }) {
+    const found = await reads.get(caller.workspace, id);
+    if (isOpen(found)) throw notEnded(id);
+    const { state, output } = found;
+    return { executionId: id, state, output, error: state === Execution_State.SUCCEEDED ? undefined : found.error };
+  },
+
+  async listAttempts({ id }, { caller }) {
+    const { workspace, id: key } = await reads.row(caller.workspace, id);
+    return { attempts: (await store.attempts(pool, workspace, key)).map(attemptOf) };
+  },
+});
+
+const isOpen = ({ state }: Execution): boolean => !isFinal(nameOf(state));
+
+const nameOf = (state: Execution_State): StateName => STATE_NAMES.get(state) ?? 'QUEUED';
+const STATE_NAMES = new Map(Object.entries(Execution_State).map(([name, state]) => [state, name as StateName]));
+
+const notEnded = (id: string) => faults.failedPrecondition('EXECUTION_NOT_ENDED', `execution ${id} has not ended yet`, { id });
+
+function waitUntil(wait: { seconds: number; nanos: number } | undefined, { deadline }: Call): number {
+  const asked = wait ? wait.seconds * 1000 + wait.nanos / 1e6 : WAIT_MS;
+  const left = deadline ? deadline.getTime() - Date.now() - ANSWER_MS : asked;
+  return performance.now() + Math.min(asked, left);
+}

@@ -1,0 +1,69 @@
+// Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
+import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
+import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
+import { ServerServiceService } from '#gen/millrace/executions/v1/server_service.ts';
+import type { Module } from '#platform/module.ts';
+import { every } from '#platform/pause.ts';
+import { openAccept } from './accept.ts';
+import { openCancel } from './cancel.ts';
+import { settings } from './config.ts';
+import { openCreate } from './create.ts';
+import * as notices from './engine/notices.ts';
+import { ring } from './engine/tickets.ts';
+import { serverView } from './execution-system.ts';
+import * as executions from './handlers/executions.ts';
+import * as logs from './handlers/logs.ts';
+import * as projection from './handlers/projection.ts';
+import * as servers from './handlers/servers.ts';
+import { extendHistory } from './partition-system.ts';
+import { openQuota } from './quota.ts';
+import { openReads } from './reads.ts';
+import { reconcile } from './reconcile-system.ts';
+import { openRevisions } from './revisions.ts';
+import { countWaiting } from './store.ts';
+import { openTails } from './tail.ts';
+
+const WRITERS = 2; // one commit in flight, and one that is being replaced
+const READERS = 8;
+const KEEPERS = 2;
+const DAY_MS = 24 * 3_600_000;
+
+export const module: Module = {
+  name: 'executions',
+  migrations: new URL('./migrations/', import.meta.url),
+
+  async start({ db, bus, relay, log, clock, hot, serve, settings: read }) {
+    const { maxWaiting, keepAliveMs, reconcileMs } = read(settings);
+    const pool = hot(READERS);
+    const keepers = hot(KEEPERS);
+    const reads = openReads({ pool, servers: () => serverView(pool) });
+    const tails = openTails({ pool, bus, everyMs: keepAliveMs });
+    const accept = openAccept({
+      pool: hot(WRITERS),
+      db,
+      revisions: openRevisions(pool),
+      admit: openQuota({ max: maxWaiting, count: (lane) => countWaiting(pool, lane) }),
+      accepted(lanes, hasTimers) {
+        relay.kick();
+        ring(bus, lanes);
+        if (hasTimers) bus.notify(notices.timers);
+      },
+    });
+    const create = openCreate({ db, reads, accept });
+    const cancel = openCancel({ db, bus, relay });
+
+    serve(ExecutionServiceService, {
+      ...executions.handlers({ pool, bus, reads, create, cancel }),
+      ...logs.handlers({ pool, bus, log, reads, tails, keepAliveMs }),
+    });
+    serve(ProjectionServiceService, projection.handlers({ db }));
+    serve(ServerServiceService, servers.handlers({ db, bus }));
+    const stops = [
+      every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
+      every(DAY_MS, () => extendHistory(keepers, clock()), log),
+    ];
+    return async () => {
+      await Promise.all(stops.map((stop) => stop()));
+    };
+  },
+};

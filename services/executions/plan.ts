@@ -1,0 +1,41 @@
+// Whether an execution may be accepted, and as what. Pure.
+import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
+import { type Fault, notFound, reasonsOf } from '#platform/errors.ts';
+import { type Draft, startOf } from './execution.ts';
+import type { Revision } from './revisions.ts';
+
+const faults = reasonsOf<keyof typeof ErrorReason>('executions');
+
+// An automation as the projection keeps it.
+export interface Automation {
+  id: Buffer;
+  workspace: Buffer;
+  published_revision: number;
+  disabled: number;
+  deleted: number;
+}
+export interface Plan {
+  revision: number;
+  startTime: Date; // not before it
+  isLater: boolean;
+  expireTime: Date; // when waiting ends
+}
+
+// The revision that would run. Throws when there is none or it may not run.
+export function revisionFor(draft: Draft, workspace: Buffer, automation: Automation | undefined): number {
+  if (!automation || automation.deleted || !automation.workspace.equals(workspace)) throw notFound('automation', draft.automationId);
+  const metadata = { automation: draft.automationId };
+  if (automation.disabled) throw faults.failedPrecondition('AUTOMATION_DISABLED', `automation ${draft.automationId} is disabled`, metadata);
+  const number = draft.revision || automation.published_revision;
+  if (number > 0) return number;
+  const message = `automation ${draft.automationId} has no published revision: publish one, or name a revision`;
+  throw faults.failedPrecondition('AUTOMATION_UNPUBLISHED', message, metadata);
+}
+
+export function planFor(draft: Draft, number: number, revision: Revision | undefined, now: Date): Plan {
+  if (!revision) throw notFound('revision', `${number} of automation ${draft.automationId}`);
+  const fault: Fault | undefined = revision.check(draft.input ?? {}, draft.inputJson?.length ?? 2);
+  if (fault) throw fault;
+  const startTime = startOf(draft.scheduleTime, now);
+  return { revision: number, startTime, isLater: startTime > now, expireTime: new Date(startTime.getTime() + revision.waitMs) };
+}

@@ -1,0 +1,40 @@
+// Notices that somebody waits for. A notice says "look" and may be lost: who waits looks again when the time is up, too.
+import type { Bus } from '#platform/bus.ts';
+
+export interface Pulse {
+  count(): number; // take it before looking, give it to wait()
+  beat(): void;
+  wait(seen: number, signal: AbortSignal, ms?: number): Promise<void>; // until it beats again, the time is up or the signal aborts
+  close(): void;
+}
+
+export function openPulse(bus: Pick<Bus, 'onNotice' | 'onReconnect'>, subjects: readonly string[]): Pulse {
+  let count = 0;
+  const waiting = new Set<() => void>();
+  const beat = () => {
+    count += 1;
+    for (const wake of waiting) wake();
+  };
+  const stops = [bus.onReconnect(beat), ...subjects.map((subject) => bus.onNotice(subject, beat))];
+  return {
+    count: () => count,
+    beat,
+    wait(seen, signal, ms) {
+      if (count !== seen || signal.aborted || (ms ?? 1) <= 0) return Promise.resolve();
+      return new Promise((resolve) => {
+        const wake = () => {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', wake);
+          waiting.delete(wake);
+          resolve();
+        };
+        const timer = ms === undefined ? undefined : setTimeout(wake, ms);
+        signal.addEventListener('abort', wake, { once: true });
+        waiting.add(wake);
+      });
+    },
+    close() {
+      for (const stop of stops) stop();
+    },
+  };
+}

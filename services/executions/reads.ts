@@ -1,0 +1,51 @@
+// Executions as callers see them. What is asked for at the same time is read in one statement.
+import type { Execution } from '#gen/millrace/executions/v1/execution.ts';
+import { openBatch } from '#platform/batch.ts';
+import type { Pool } from '#platform/db.ts';
+import { notFound } from '#platform/errors.ts';
+import { toBytes } from '#platform/id.ts';
+import { messageOf, type Row, type ServerView, stateOf, waitingReason } from './execution.ts';
+import * as store from './store.ts';
+
+export interface Reads {
+  row(workspace: string, id: string): Promise<Row>; // without an input or output that is too large for the row
+  get(workspace: string, id: string): Promise<Execution>;
+  message(row: Row): Promise<Execution>;
+}
+
+const VIEW_MS = 1000;
+
+export function openReads({ pool, servers }: { pool: Pool; servers: () => Promise<ServerView> }): Reads {
+  const batch = openBatch<{ workspace: Buffer; id: Buffer }, Row | undefined>({
+    name: 'executions.get',
+    run: (wanted) => store.getMany(pool, wanted) as Promise<Row[]>,
+  });
+  let view: Promise<ServerView> | undefined;
+  let viewUntil = 0;
+
+  async function reason(): Promise<string> {
+    if (performance.now() > viewUntil) view = undefined;
+    if (!view) {
+      viewUntil = performance.now() + VIEW_MS;
+      view = servers();
+    }
+    return waitingReason(await view);
+  }
+
+  const message = async (row: Row): Promise<Execution> => messageOf(row, stateOf(row) === 'QUEUED' ? await reason() : '');
+
+  async function row(workspace: string, id: string): Promise<Row> {
+    const found = await batch.add({ workspace: toBytes('workspace', workspace), id: toBytes('execution', id) });
+    if (!found) throw notFound('execution', id);
+    return found;
+  }
+
+  return {
+    row,
+    message,
+    async get(workspace, id) {
+      const found = await row(workspace, id);
+      return message(await store.withResults(pool, found.workspace, found));
+    },
+  };
+}

@@ -1,0 +1,134 @@
+// Reads for callers. Where an open execution stands is told by the hot tables, read in the same statement as its row.
+import type { Pool, RowDataPacket, Tx } from '#platform/db.ts';
+import { type AttemptRow, FINAL, type Row, type StateName } from './execution.ts';
+
+interface Named {
+  workspace: Buffer;
+  id: Buffer;
+}
+export interface Filter {
+  states: readonly StateName[];
+  automation: Buffer | undefined;
+  from: Date | undefined;
+  to: Date | undefined;
+  before: Buffer | undefined; // only those with a lower id
+  limit: number;
+}
+
+const BODY = 'e.input, e.output, EXISTS (SELECT 1 FROM results x WHERE x.execution = e.id) AS has_results';
+const NO_BODY = 'NULL AS input, NULL AS output, 0 AS has_results';
+const columns = (body: string): string => `e.id, e.workspace, e.automation, e.revision, e.state, e.version, e.creator, e.retry_of, e.labels,
+  e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, ${body},
+  r.state AS running_state, r.progress_fraction, r.progress_message, t.kind AS timer, t.due_time`;
+const FROM = 'FROM executions e LEFT JOIN running r ON r.execution = e.id LEFT JOIN timers t ON t.execution = e.id';
+
+type Read = Row & RowDataPacket & { has_results: number };
+
+// Each execution, or undefined where there is none in the workspace.
+export async function getMany(pool: Pool, wanted: readonly Named[]): Promise<(Row | undefined)[]> {
+  const ids = [...new Map(wanted.map(({ id }) => [id.toString('hex'), id])).values()];
+  const [rows] = await pool.query<Read[]>(`SELECT ${columns(BODY)} ${FROM} WHERE e.id IN (?)`, [ids]);
+  const found = new Map(rows.map((row) => [row.id.toString('hex'), row]));
+  return wanted.map(({ workspace, id }) => {
+    const row = found.get(id.toString('hex'));
+    return row?.workspace.equals(workspace) ? row : undefined;
+  });
+}
+
+// What is too large for the row itself.
+export async function withResults(pool: Pool, workspace: Buffer, row: Row): Promise<Row> {
+  if (!(row as Read).has_results) return row;
+  const sql = 'SELECT x.kind, x.body FROM results x JOIN executions e ON e.id = x.execution WHERE e.workspace = ? AND e.id = ?';
+  const [rows] = await pool.query<(RowDataPacket & { kind: 'INPUT' | 'OUTPUT'; body: string })[]>(sql, [workspace, row.id]);
+  const bodyOf = (kind: 'INPUT' | 'OUTPUT') => rows.find((one) => one.kind === kind)?.body ?? null;
+  return { ...row, input: row.input ?? bodyOf('INPUT'), output: row.output ?? bodyOf('OUTPUT') };
+}
+
+// The newest first, without input and output.
+export async function list(pool: Pool, workspace: Buffer, lanes: readonly number[], filter: Filter): Promise<Row[]> {
+  const ids = filter.states.length === 0 ? candidates(pool, workspace, filter) : byState(pool, workspace, lanes, filter);
+  const [found] = await pool.query<(RowDataPacket & { id: Buffer })[]>(ids);
+  if (found.length === 0) return [];
+  const sql = `SELECT ${columns(NO_BODY)} ${FROM} WHERE e.workspace = ? AND e.id IN (?) ORDER BY e.id DESC`;
+  const [rows] = await pool.query<Read[]>(sql, [workspace, found.map(({ id }) => id)]);
+  return rows;
+}
+
+const candidates = (pool: Pool, workspace: Buffer, filter: Filter): string =>
+  pool.format(`SELECT e.id FROM executions e WHERE e.workspace = ?${conditions(pool, filter)} ORDER BY e.id DESC LIMIT ?`, [
+    workspace,
+    filter.limit,
+  ]);
+
+// Open executions are found where they stand, ended ones by their state: neither reads the history.
+function byState(pool: Pool, workspace: Buffer, lanes: readonly number[], filter: Filter): string {
+  const has = (...states: StateName[]): StateName[] => states.filter((state) => filter.states.includes(state));
+  const parts: string[] = [];
+  const add = (from: string, values: unknown[]) =>
+    parts.push(pool.format(`(SELECT e.id ${from}${conditions(pool, filter)} ORDER BY e.id DESC LIMIT ?)`, [...values, filter.limit]));
+  const standing = (table: string) => `FROM ${table} h JOIN executions e ON e.id = h.execution WHERE e.workspace = ?`;
+  const running = has('RUNNING', 'CANCELLING');
+  if (running.length > 0) add(`${standing('running')} AND h.workspace = ? AND h.state IN (?)`, [workspace, workspace, running]);
+  const timers = has('SCHEDULED', 'RETRYING', 'PAUSED').map((state) => TIMER[state]);
+  const inLanes = lanes.length > 0 ? lanes : [0]; // no lane has the number 0
+  if (timers.length > 0) add(`${standing('timers')} AND h.lane IN (?) AND h.kind IN (?)`, [workspace, inLanes, timers]);
+  if (has('QUEUED').length > 0) {
+    add(`${standing('ready')} AND h.lane IN (?)`, [workspace, inLanes]);
+    add(`${standing('waiting')} AND h.lane IN (?)`, [workspace, inLanes]);
+  }
+  for (const state of has(...FINAL)) add('FROM executions e WHERE e.state = ? AND e.workspace = ?', [state, workspace]);
+  return `${parts.join(' UNION ')} ORDER BY id DESC LIMIT ${filter.limit}`;
+}
+
+const TIMER: Partial<Record<StateName, string>> = { SCHEDULED: 'START', RETRYING: 'RETRY', PAUSED: 'PAUSE' };
+
+// The id begins with the time it was made at; the margin is for clocks that differ.
+function conditions(pool: Pool, { automation, from, to, before }: Filter): string {
+  const parts: string[] = [];
+  const and = (sql: string, ...values: unknown[]) => parts.push(pool.format(` AND ${sql}`, values));
+  if (automation) and('e.automation = ?', automation);
+  if (before) and('e.id < ?', before);
+  if (from) and('e.create_time >= ? AND e.id >= ?', from, lowestId(from.getTime() - MARGIN_MS));
+  if (to) and('e.create_time < ? AND e.id < ?', to, lowestId(to.getTime() + MARGIN_MS));
+  return parts.join('');
+}
+
+const MARGIN_MS = 3_600_000;
+
+function lowestId(time: number): Buffer {
+  const id = Buffer.alloc(16);
+  id.writeUIntBE(Math.min(Math.max(time, 0), 2 ** 48 - 1), 0, 6);
+  return id;
+}
+
+// Where one stands now, in the caller's transaction.
+export const standing = (tx: Tx, workspace: Buffer, id: Buffer): Promise<Pick<Row, 'state' | 'running_state'> | undefined> =>
+  tx('executions as e')
+    .leftJoin('running as r', 'r.execution', 'e.id')
+    .select('e.state', 'r.state as running_state')
+    .where({ 'e.workspace': workspace, 'e.id': id })
+    .first();
+
+// The attempts that started, the first first.
+export async function attempts(pool: Pool, workspace: Buffer, id: Buffer): Promise<AttemptRow[]> {
+  const sql = `SELECT a.number, a.state, a.server, a.sandbox_tier, a.isolation, a.limits, a.start_time, a.end_time, a.error, a.cpu_seconds,
+      a.peak_memory_kib, a.log_bytes, a.log_count,
+      (SELECT COALESCE(MAX(c.first_seq + c.count), 0) FROM log_chunks c WHERE c.execution = a.execution AND c.attempt = a.number) AS line_count
+    FROM attempts a JOIN executions e ON e.id = a.execution WHERE e.workspace = ? AND e.id = ? ORDER BY a.number`;
+  const [rows] = await pool.query<(RowDataPacket & AttemptRow)[]>(sql, [workspace, id]);
+  return rows;
+}
+
+// How many wait in a lane: a quota is about those.
+export async function countWaiting(pool: Pool, lane: number): Promise<number> {
+  const sql =
+    'SELECT (SELECT COUNT(*) FROM ready WHERE lane = ?) + (SELECT COUNT(*) FROM waiting WHERE lane = ?) + (SELECT COUNT(*) FROM timers WHERE lane = ?) AS n';
+  const [[row]] = await pool.query<(RowDataPacket & { n: number })[]>(sql, [lane, lane, lane]);
+  return row?.n ?? 0;
+}
+
+// The lanes of a workspace.
+export async function lanes(pool: Pool, workspace: Buffer): Promise<number[]> {
+  const [rows] = await pool.query<(RowDataPacket & { lane: number })[]>('SELECT lane FROM lanes WHERE workspace = ?', [workspace]);
+  return rows.map(({ lane }) => lane);
+}
