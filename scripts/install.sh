@@ -90,7 +90,7 @@ install_grpcurl() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   GOPATH=$work/path GOCACHE=$work/cache GOBIN=$ROOT/build/tools GOFLAGS='-mod=mod -modcacherw' GOTOOLCHAIN=local CGO_ENABLED=0 \
-    "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL" >&2 || fail 'grpcurl could not be built' 'check the network: Go modules come from proxy.golang.org (GOPROXY names another)'
+    "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL" >&2 || fail 'grpcurl could not be built' 'check the network and the proxy that Go uses (go env GOPROXY)'
   echo $GRPCURL >build/tools/grpcurl.version
 }
 
