@@ -38,7 +38,10 @@ export async function openKeyring({ db, secret, rotation, log }: Options): Promi
   async function load(): Promise<number> {
     const { keys: sealed, now } = await store.list(db);
     const known = new Map(held.map((key) => [key.kid, key]));
-    held = sealed.flatMap((row) => known.get(row.kid) ?? opened(row));
+    held = sealed.flatMap((row) => {
+      const key = known.get(row.kid);
+      return key ? { ...key, activeTime: row.activeTime } : opened(row);
+    });
     return now;
   }
 

@@ -5,6 +5,7 @@ import { every } from '#platform/pause.ts';
 import { openAccounts } from './accounts.ts';
 import * as attempts from './attempt-system.ts';
 import { settings } from './config.ts';
+import { ensureAdmin } from './first-admin.ts';
 import { handlers } from './handlers.ts';
 import { openHashing } from './hashing.ts';
 import { openKeyring, REFRESH_MS, rotationOf } from './keyring.ts';
@@ -25,10 +26,11 @@ export const module: Module = {
     const issuer = p.config.publicUrl;
     const hashing = await openHashing();
     const keyring = await openKeyring({ db, secret: keySecret, rotation: rotationOf(keyDays), log });
+    if (adminEmail) await ensureAdmin({ db, hashing, now: p.clock, log, email: adminEmail, password: adminPassword });
     const feed = openFeed({ db, bus: p.bus, log });
-    const accounts = openAccounts({ db, hashing, feed, now: p.clock, log });
-    const signIn = openSignIn({ db, hashing, keyring, feed, issuer, accessSeconds, sessionDays, scopesOfRole: contract.scopesOf, log });
-    if (adminEmail) await accounts.ensureAdmin(adminEmail, adminPassword);
+    const accounts = openAccounts({ db, hashing, onRevoked: feed.poke, now: p.clock, log });
+    const tokens = { issuer, accessSeconds, sessionDays, scopesOfRole: contract.scopesOf };
+    const signIn = openSignIn({ db, hashing, keyring, onRevoked: feed.poke, log, ...tokens });
 
     const scopes = [...new Set(BUILT_IN_ROLES.flatMap(contract.scopesOf))].sort();
     p.admin('/jwks', async () => ({ body: keyring.jwks() }));
@@ -37,19 +39,8 @@ export const module: Module = {
     }));
     p.serve(IdentityServiceService, handlers({ db, accounts, signIn, keyring, issuer, scopes }));
 
-    const stops = [
-      every(REFRESH_MS, keyring.refresh, log),
-      every(
-        SWEEP_MS,
-        async () => {
-          await sessions.sweep(db);
-          await attempts.sweep(db);
-          await revocations.sweep(db);
-        },
-        log,
-      ),
-      feed.stop,
-    ];
+    const sweep = () => Promise.all([sessions.sweep(db), attempts.sweep(db), revocations.sweep(db)]);
+    const stops = [every(REFRESH_MS, keyring.refresh, log), every(SWEEP_MS, sweep, log), feed.stop];
     return async () => {
       await Promise.all(stops.map((stop) => stop()));
     };

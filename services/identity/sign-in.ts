@@ -12,7 +12,6 @@ import * as attempts from './attempt-system.ts';
 import * as events from './events.ts';
 import type { Hashing } from './hashing.ts';
 import type { Keyring } from './keyring.ts';
-import type { Feed } from './revocation-feed.ts';
 import { revoke } from './revocation-system.ts';
 import * as session from './session.ts';
 import * as sessions from './session-system.ts';
@@ -33,7 +32,7 @@ interface Options {
   db: Db;
   hashing: Hashing;
   keyring: Keyring;
-  feed: Feed;
+  onRevoked: () => void; // something was revoked and committed
   issuer: string;
   accessSeconds: number;
   sessionDays: number;
@@ -51,7 +50,9 @@ const NONCE_BYTES = 12;
 const signIns = counter('millrace_identity_sign_ins_total', 'Sign-ins by password', ['outcome']);
 const refreshes = counter('millrace_identity_refreshes_total', 'Refresh tokens presented', ['outcome']);
 
-export function openSignIn({ db, hashing, keyring, feed, issuer, accessSeconds, sessionDays, scopesOfRole, log }: Options): SignIn {
+export function openSignIn({ db, hashing, keyring, onRevoked, issuer, accessSeconds, sessionDays, scopesOfRole, log }: Options): SignIn {
+  const flights = new Map<string, Promise<Session>>(); // one token is exchanged once at a time; who presents it meanwhile shares the answer
+
   async function grantOf(tx: Tx, ids: { sessionId: string; userId: string; workspaceId: string }): Promise<tokens.Grant> {
     const { roles, isPlatformAdmin, issuedAt } = await users.standing(tx, ids.userId, ids.workspaceId);
     return { ...ids, scopes: scopesOf(roles, isPlatformAdmin, scopesOfRole), issuedAt };
@@ -106,6 +107,17 @@ export function openSignIn({ db, hashing, keyring, feed, issuer, accessSeconds, 
       return { grant: await grantOf(tx, found), refreshToken: session.tokenOf(successor), expireTime: found.expireTime };
     });
 
+  async function renew(secret: Buffer, digest: Buffer): Promise<Session> {
+    const found = await sessions.find(db, digest);
+    const outcome = found && (await exchange(secret, found.sessionId));
+    if (!found) refreshes.inc({ outcome: 'UNKNOWN' });
+    if (!found || !outcome) throw session.refused();
+    if (outcome !== 'REUSED') return answer(outcome);
+    onRevoked();
+    log.warn({ user: found.userId, session: found.sessionId }, 'a used refresh token was presented again: its session is ended');
+    throw session.reused();
+  }
+
   return {
     async withPassword(name, password, { peer, signal }) {
       const credential = await users.findCredential(db, name);
@@ -130,26 +142,19 @@ export function openSignIn({ db, hashing, keyring, feed, issuer, accessSeconds, 
 
     async refresh(token) {
       const secret = session.secretOf(token);
-      const found = secret && (await sessions.find(db, session.digest(secret)));
-      if (!secret || !found) {
-        refreshes.inc({ outcome: 'UNKNOWN' });
-        throw session.refused();
-      }
-      const outcome = await exchange(secret, found.sessionId);
-      if (outcome === 'REUSED') {
-        feed.poke();
-        log.warn({ user: found.userId, session: found.sessionId }, 'a used refresh token was presented again: its session is ended');
-        throw session.reused();
-      }
-      if (!outcome) throw session.refused();
-      return answer(outcome);
+      if (!secret) throw session.refused();
+      const digest = session.digest(secret);
+      const name = digest.toString('base64');
+      const answered = flights.get(name) ?? renew(secret, digest).finally(() => flights.delete(name));
+      flights.set(name, answered);
+      return answered;
     },
 
     async end(sessionId) {
       await db.transaction(async (tx) => {
         if (await sessions.end(tx, sessionId, 'SIGNED_OUT')) await revoke(tx, sessionId);
       });
-      feed.poke();
+      onRevoked();
       log.info({ session: sessionId }, 'signed out');
     },
   };
