@@ -75,7 +75,7 @@ install_database() {
 
 install_environment() {
   wanted=$(digest automation/environments/base.txt automation/environments/build.py)
-  if [ "$(cat build/environments/installed 2>/dev/null)" = "$wanted" ]; then return; fi
+  if [ -d build/environments/base ] && [ "$(cat build/environments/installed 2>/dev/null)" = "$wanted" ]; then return; fi
   say 'the libraries that scripts may import (build/environments/base)'
   mkdir -p build/environments
   .venv/bin/python automation/environments/build.py build/environments >&2 || fail 'the libraries for scripts could not be installed' 'check the network and the index that pip uses'

@@ -23,7 +23,7 @@ const SIGNS: [RegExp, string][] = [
     'a file belongs to another user: was `make up` once run as root? Give the data folder to one user',
   ],
   [/Access denied for user/i, 'the database refuses the user: check MILLRACE_DATABASE_URL'],
-  [/ECONNREFUSED|ENOTFOUND|ETIMEDOUT/i, 'something that it calls does not answer: check the addresses that you set'],
+  [/\b(ECONNREFUSED|ENOTFOUND|ETIMEDOUT)\b/, 'something that it calls does not answer: check the addresses that you set'],
   [
     /ERR_MODULE_NOT_FOUND|ModuleNotFoundError|No such file or directory|Cannot find module/i,
     'something is not installed or generated: run `make doctor`',

@@ -19,7 +19,7 @@ export interface Supervised {
   signal(name: NodeJS.Signals): void;
   kill(): Promise<void>; // by SIGKILL; resolves when it has ended
   restart(): Promise<Ready>; // stops in order and starts again
-  untilReady(): Promise<Ready>; // for after a kill
+  untilReady(): Promise<Ready>; // looks now: after a kill, or when something that it needs was away
   pid(): number | undefined;
   status(): Status;
 }
@@ -196,11 +196,12 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
       return start();
     },
     async untilReady() {
-      while (state !== 'ready' || !child) {
+      for (;;) {
         if (state === 'stopped' || state === 'stopping') throw new Error(`${part.name} is not running`);
-        await changed.promise;
+        const answer = state === 'ready' && child ? await part.ready().catch(() => undefined) : undefined;
+        if (answer) return answer;
+        await Promise.race([changed.promise, sleep(PROBE_EVERY_MS)]);
       }
-      return told;
     },
     pid: () => child?.pid,
     status: () => ({ state, pid: child?.pid, restarts, since, ready: told }),
