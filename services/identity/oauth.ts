@@ -1,5 +1,4 @@
 // oauth.ts: the token endpoint's form and its errors (RFC 6749, sections 4.3, 5.2 and 6). Clients are public: they have no secret.
-import { status } from '@grpc/grpc-js';
 import { Fault } from '#platform/errors.ts';
 
 export type TokenRequest = { grant: 'password'; username: string; password: string } | { grant: 'refresh_token'; refreshToken: string };
@@ -51,10 +50,11 @@ function required(form: URLSearchParams, name: string): string {
 
 const invalid = (description: string): TokenError => new TokenError('invalid_request', description);
 
+const REFUSALS = ['CREDENTIALS_INVALID', 'USER_DISABLED', 'REFRESH_TOKEN_INVALID', 'REFRESH_TOKEN_REUSED'];
+
 // What was refused because of the name, the password or the token is the RFC's invalid_grant; everything else stays what it is.
 export function errorOf(error: unknown): TokenError {
   if (error instanceof TokenError) return error;
-  const isRefusal = error instanceof Fault && (error.code === status.UNAUTHENTICATED || error.code === status.PERMISSION_DENIED);
-  if (!isRefusal) throw error;
-  return new TokenError('invalid_grant', error.message);
+  if (error instanceof Fault && REFUSALS.includes(error.reason)) return new TokenError('invalid_grant', error.message);
+  throw error;
 }
