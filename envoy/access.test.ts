@@ -4,7 +4,7 @@ import { expect } from 'chai';
 import type { Method } from '#platform/contract.ts';
 import { isServed } from './policy.ts';
 import { type Bed, startBed } from './testbed/bed.ts';
-import { refused } from './testbed/calls.ts';
+import { metadataOf, refused, streamed } from './testbed/calls.ts';
 
 const raw = (method: Method) => ({
   path: method.path,
@@ -41,6 +41,9 @@ describe('access at the edge', () => {
   };
   const send = (verb: string, path: string, body: string, token?: string) =>
     bed.rest(verb, path, { ...(token ? { token } : {}), ...(body ? { body: {} } : {}) });
+
+  const call = (method: Method, token?: string): Promise<unknown> =>
+    method.isStream ? streamed(bed.client, raw(method), EMPTY, metadataOf(token)) : bed.grpc(raw(method), EMPTY, token);
 
   it('has methods to check', () => {
     expect(served.length).to.be.greaterThan(30);
@@ -91,16 +94,15 @@ describe('access at the edge', () => {
     for (const method of served) {
       const right = await bed.issuer.token(method.scope ? [method.scope] : []);
       const wrong = await bed.issuer.token(allScopes.filter((scope) => scope !== method.scope));
-      if (method.isStream) continue; // the same route; its calls are in streams.test.ts
-      expect(await reached(bed.grpc(raw(method), EMPTY, right)), method.path).to.equal(method.path);
+      expect(await reached(call(method, right)), method.path).to.equal(method.path);
       if (method.access === 'PUBLIC') continue;
-      const missing = await refused(bed.grpc(raw(method), EMPTY));
+      const missing = await refused(call(method));
       expect([missing.code, missing.details], method.path).to.deep.equal([
         status.UNAUTHENTICATED,
         'the call needs a token: send the header authorization: Bearer <token>',
       ]);
       if (method.access !== 'PERMISSION') continue;
-      const denied = await refused(bed.grpc(raw(method), EMPTY, wrong));
+      const denied = await refused(call(method, wrong));
       expect([denied.code, denied.details], method.path).to.deep.equal([
         status.PERMISSION_DENIED,
         `the token does not hold the permission ${method.scope}`,
@@ -113,7 +115,7 @@ describe('access at the edge', () => {
     expect(internal.length).to.be.greaterThan(3);
     const token = await bed.issuer.token(allScopes);
     for (const method of internal) {
-      const fault = await refused(bed.grpc(raw(method), EMPTY, token));
+      const fault = await refused(call(method, token));
       expect([fault.code, fault.details], method.path).to.deep.equal([
         status.UNIMPLEMENTED,
         'nothing is served at this path with this method: see the API description',

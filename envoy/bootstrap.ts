@@ -3,6 +3,16 @@ import { join, resolve } from 'node:path';
 import { extension, type Fields, resource, socket } from './config.ts';
 import type { EdgeSettings } from './settings.ts';
 
+// How Envoy is started, after `-c <folder>/envoy.json`. Without the first, a mistyped field of security would be left out silently. A reload
+// that changes the listener cuts what is still open after the drain time; streams resume by their cursor.
+export const ENVOY_FLAGS: readonly string[] = [
+  '--reject-unknown-dynamic-fields',
+  '--disable-hot-restart',
+  ...['--drain-time-s', '60'],
+  ...['--file-flush-interval-msec', '1000'],
+  ...['-l', 'warning'],
+];
+
 const MIB = 1024 * 1024;
 const MAX_HEAP_BYTES = 1024 * MIB;
 const MAX_CONNECTIONS = 10_000;

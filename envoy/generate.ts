@@ -3,12 +3,13 @@
 //   node envoy/generate.ts --out=<folder> [--validate]
 //
 // writes envoy.json (the bootstrap), the descriptor, and cds.json, lds.json and rds.json, which a running Envoy reads again whenever they
-// change. It is started with
+// change. It is started with ENVOY_FLAGS (bootstrap.ts):
 //
-//   .venv/bin/envoy -c <folder>/envoy.json --reject-unknown-dynamic-fields --disable-hot-restart --drain-time-s 30 -l warning
+//   .venv/bin/envoy -c <folder>/envoy.json --reject-unknown-dynamic-fields --disable-hot-restart --drain-time-s 60
+//     --file-flush-interval-msec 1000 -l warning
 //
-// Without --reject-unknown-dynamic-fields a mistyped field of security would be left out silently. It is ready when GET /ready on its admin
-// port answers LIVE. Before it is stopped, POST /drain_listeners?graceful lets open calls end.
+// It is ready when GET /ready on its admin port (admin.sock in the folder) answers 200. Before it is stopped,
+// POST /drain_listeners?graceful lets open calls end.
 import { mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';

@@ -1,4 +1,4 @@
-// Rate limits of each method, per user and per address, in buckets that REST and gRPC share and a reload keeps.
+// Rate limits of each method, per user and per address, in buckets that REST and gRPC share and new routes do not empty.
 import type { Method } from '#platform/contract.ts';
 import { extension, type Fields } from './config.ts';
 import { CLAIMS, claim, type Limits, METADATA } from './policy.ts';

@@ -117,7 +117,7 @@ const deny: Fields = {
 
 const corsPolicy = (origins: readonly string[]): Fields =>
   extension('filters.http.cors.v3.CorsPolicy', {
-    allow_origin_string_match: origins.map((origin) => (origin === '*' ? { prefix: '' } : { exact: origin })),
+    allow_origin_string_match: origins.map((exact) => ({ exact })),
     allow_methods: 'GET, POST, PUT, PATCH, DELETE',
     allow_headers: 'authorization, content-type, accept, idempotency-key, traceparent, tracestate, x-grpc-web, x-user-agent, grpc-timeout',
     expose_headers: 'location, retry-after, www-authenticate, x-request-id, grpc-status, grpc-message, grpc-status-details-bin',

@@ -48,8 +48,9 @@ export async function startBackend(contract: Contract): Promise<Backend> {
     isStream
       ? async (call: ServerWritableStream<Buffer, Buffer>) => {
           call.on('error', () => undefined);
+          const one = note(path, call);
           try {
-            await streams.get(path)?.(note(path, call), (bytes) => call.write(bytes));
+            await streams.get(path)?.(one, (bytes) => call.write(bytes));
             call.end();
           } catch (error) {
             call.emit('error', error);

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, credentials, type MethodDefinition } from '@grpc/grpc-js';
 import { type Contract, loadContract } from '#platform/contract.ts';
+import { ENVOY_FLAGS } from '../bootstrap.ts';
 import { write } from '../files.ts';
 import { type Edge, generate } from '../generate.ts';
 import { type EdgeSettings, readEdgeSettings } from '../settings.ts';
@@ -36,10 +37,15 @@ export interface Bed {
 
 export const ENVOY = '.venv/bin/envoy';
 
-export async function startBed(env: Record<string, string> = {}, contract = loadContract('build/image.binpb')): Promise<Bed> {
+export async function startBed(
+  env: Record<string, string> = {},
+  contract = loadContract('build/image.binpb'),
+  prepare = (_: Issuer): void => undefined,
+): Promise<Bed> {
   const folder = mkdtempSync(join(tmpdir(), 'edge-'));
   const backend = await startBackend(contract);
   const issuer = await startIssuer();
+  prepare(issuer);
   const areas = Object.fromEntries(
     ['HEALTH', 'IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS'].map((area) => [`MILLRACE_${area}_URL`, backend.address]),
   );
@@ -109,8 +115,7 @@ export async function startBed(env: Record<string, string> = {}, contract = load
 }
 
 export function startEnvoy(config: string, lines: string[]): ChildProcess {
-  const flags = ['--reject-unknown-dynamic-fields', '--disable-hot-restart', '--concurrency', '1', '-l', 'warning', '--drain-time-s', '1'];
-  const child = spawn(ENVOY, ['-c', config, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(ENVOY, ['-c', config, ...ENVOY_FLAGS, '--concurrency', '1'], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.on('data', (data) => lines.push(String(data)));
   child.stderr.on('data', (data) => lines.push(String(data)));
   return child;

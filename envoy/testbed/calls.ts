@@ -35,6 +35,14 @@ export const callUnary = <Q, R>(client: Client, definition: MethodDefinition<Q, 
     );
   });
 
+export async function streamed<Q, R>(client: Client, definition: MethodDefinition<Q, R>, request: Q, metadata: Metadata): Promise<R[]> {
+  const { path, requestSerialize, responseDeserialize } = definition;
+  const messages: R[] = [];
+  for await (const message of client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, request, metadata))
+    messages.push(message);
+  return messages;
+}
+
 export const refused = (work: Promise<unknown>): Promise<ServiceError> =>
   work.then(
     (answer) => {
