@@ -22,6 +22,7 @@ export interface Seen {
 export interface Backend {
   address: string;
   seen: Seen[];
+  isServing: boolean; // what it says of its health
   // A handler throws a status to fail.
   unary<Q, R>(definition: MethodDefinition<Q, R>, answer: (request: Q, seen: Seen) => R | Promise<R>): void;
   stream<Q, R>(definition: MethodDefinition<Q, R>, answer: (request: Q, send: (message: R) => void, seen: Seen) => Promise<void>): void;
@@ -30,7 +31,7 @@ export interface Backend {
 // biome-ignore lint/suspicious/noExplicitAny: messages of any method
 type Any = any;
 
-export async function startBackend(contract: Contract): Promise<Backend> {
+export async function startBackend(contract: Contract, address = '127.0.0.1:0'): Promise<Backend> {
   const server = new Server();
   const seen: Seen[] = [];
   const unaries = new Map<string, (one: Seen) => Promise<Buffer>>();
@@ -71,15 +72,16 @@ export async function startBackend(contract: Contract): Promise<Backend> {
   server.addService(HealthService, {
     check: (call: ServerUnaryCall<Buffer, Buffer>, callback: (error: null, message: unknown) => void) => {
       if (call.metadata.get('x-millrace-edge').length > 0) note('/grpc.health.v1.Health/Check', call);
-      callback(null, { status: Serving.SERVING });
+      callback(null, { status: backend.isServing ? Serving.SERVING : Serving.NOT_SERVING });
     },
     watch: (call: ServerWritableStream<unknown, unknown>) => call.end(),
     list: (_call: unknown, callback: (error: null, message: unknown) => void) => callback(null, { statuses: {} }),
   });
   const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) => (error ? reject(error) : resolve(bound))),
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => (error ? reject(error) : resolve(bound))),
   );
-  return {
+  const backend: Backend = {
+    isServing: true,
     address: `127.0.0.1:${port}`,
     seen,
     unary({ path, requestDeserialize, responseSerialize }, answer) {
@@ -90,6 +92,7 @@ export async function startBackend(contract: Contract): Promise<Backend> {
     },
     stop: async () => server.forceShutdown(),
   };
+  return backend;
 }
 
 const same = (bytes: Buffer): Buffer => bytes;
