@@ -61,7 +61,7 @@ export async function claim(world: World, executionId: string, overrides: Record
   const execution = toBytes('execution', executionId);
   await db.transaction(async (tx) => {
     const { workspace } = await tx('executions').where({ id: execution }).first();
-    const { lane, priority, limit_key, attempt, losses, expire_time } = await tx('ready').where({ execution }).first();
+    const { lane, priority, limit_key, attempt, losses, expire_time } = await tx('ready').where({ execution }).forUpdate().first();
     await tx('ready').where({ execution }).delete();
     const now = tx.raw('NOW(6)');
     const deadline = tx.raw('NOW(6) + INTERVAL 300 SECOND');
