@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -142,10 +142,17 @@ describe('a supervised part', () => {
 
   it('is signalled once when it is stopped twice', async () => {
     const count = join(folder, 'count');
-    const one = part(`trap 'echo x >> ${count}; sleep 0.3; exit 0' TERM; echo up > $MARK; while :; do sleep 0.02; done`);
+    const program = `import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: open('${count}', 'a').write('x'))
+open(os.environ['MARK'], 'w').write('up')
+while not os.path.exists('${count}'): time.sleep(0.01)
+time.sleep(0.4)`;
+    const one = part('', { command: python, args: ['-c', program] });
     await one.start();
-    await Promise.all([one.stop(), one.stop()]);
-    expect(readFileSync(count, 'utf8')).to.equal('x\n');
+    const first = one.stop();
+    await until('the first signal', () => existsSync(count));
+    await Promise.all([first, one.stop()]);
+    expect(readFileSync(count, 'utf8')).to.equal('x');
   });
 
   it('that is stopped while it prepares does not start', async () => {
