@@ -7,6 +7,7 @@ Schema = dict[str, Any]
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 _DEPTH = 20
+_MOST_HINTS = 2000  # looked at in one source: names for hints can be nested so that their number explodes
 _PLAIN: dict[str, Schema] = {
     'str': {'type': 'string'},
     'int': {'type': 'integer'},
@@ -30,6 +31,7 @@ class Names:
     def __init__(self, module: ast.Module):
         self._imported: dict[str, str] = {}
         self._assigned: dict[str, ast.expr] = {}
+        self._left = _MOST_HINTS
         for statement in module.body:
             match statement:
                 case ast.Import(names=names):
@@ -43,11 +45,16 @@ class Names:
                 case ast.ClassDef(name=name):
                     self._imported[name] = f'.{name}'  # a class of the script: never what its name says elsewhere
 
+    def spend(self) -> bool:
+        """Whether one more hint may be looked at."""
+        self._left -= 1
+        return self._left > 0
+
     def meaning(self, node: ast.expr) -> str:
         """The full dotted name, '' for what is none."""
         match node:
             case ast.Name(id=name):
-                return self._imported.get(name, name)
+                return self._imported.get(name, '' if name in self._assigned else name)
             case ast.Attribute(value=value, attr=name):
                 return f'{before}.{name}' if (before := self.meaning(value)) else ''
             case ast.Constant(value=None):
@@ -60,7 +67,7 @@ class Names:
 
 def of_hint(hint: ast.expr | None, names: Names, depth: int = 0) -> Schema:
     """What cannot be said in JSON Schema, or is not known, accepts anything."""
-    if hint is None or depth > _DEPTH:
+    if hint is None or depth > _DEPTH or not names.spend():
         return dict(_ANYTHING)
     if (alias := names.alias(hint)) is not None:
         return of_hint(alias, names, depth + 1)

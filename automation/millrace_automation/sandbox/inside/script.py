@@ -14,7 +14,10 @@ from .plan import ChildPlan
 from .seccomp import Filter
 from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, prctl
 
-_SYSTEM_FILES = ('/etc/ld.so.cache', '/etc/localtime', '/etc/passwd', '/etc/group', '/etc/nsswitch.conf', '/dev/urandom', '/dev/random')
+_SYSTEM_FILES = (
+    *('/dev/urandom', '/dev/random', '/etc/ld.so.cache', '/etc/localtime', '/etc/passwd', '/etc/group', '/etc/nsswitch.conf'),
+    *('/etc/hosts', '/etc/services', '/etc/protocols', '/etc/mime.types'),
+)
 
 
 def start(plan: ChildPlan, filter: Filter, ready: int) -> NoReturn:

@@ -5,8 +5,7 @@ def main(files: int, mib_each: int) -> bool:
     try:
         for number in range(files):
             with open(f'probe-{number}', 'wb') as file:
-                for _ in range(mib_each):
-                    file.write(bytes(1 << 20))
+                file.writelines(bytes(1 << 20) for _ in range(mib_each))
     except OSError:
         return False
     return True

@@ -47,13 +47,15 @@ _OWN_VARIABLES = {'PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'LC_CTYPE'}
 
 def main(server: int, parent: int, package: str, home: str) -> dict[str, bool]:
     outside = [pid for pid in (server, parent) if pid not in _namespace()]
-    readable = ['/etc/shadow', f'{package}/__init__.py', f'/proc/{server}/environ', f'/proc/{parent}/environ', '/dev/kmsg', '/proc/kcore']
-    found = {f'read {path}': _is_refused(lambda path=path: open(path, 'rb').read(1)) for path in readable[:2]}
-    found['read devices of the kernel'] = all(_is_refused(lambda path=path: open(path, 'rb').read(1)) for path in readable[4:])
-    found['list home folders'] = all(
-        _is_refused(lambda path=path: os.listdir(path)) for path in {home, '/root', '/home'} - {'/', os.getcwd()}
-    )
-    found['read the environment of other processes'] = _has_no_neighbours_environment(readable[2:4] if outside else [])
+    environments = [f'/proc/{pid}/environ' for pid in (*outside, os.getppid())]
+    homes = {home, '/root', '/home'} - {'/', os.getcwd()}
+    found = {
+        'read /etc/shadow': _is_refused(lambda: _read('/etc/shadow')),
+        'read the code of the server': _is_refused(lambda: _read(f'{package}/__init__.py')),
+        'read devices of the kernel': all(_is_refused(lambda path=path: _read(path)) for path in ('/dev/kmsg', '/proc/kcore', '/dev/mem')),
+        'read the environment of other processes': all(_is_refused(lambda path=path: _read(path)) for path in environments),
+        'list home folders': all(_is_refused(lambda path=path: os.listdir(path)) for path in homes),
+    }
     found['see other processes'] = not _visible()
     found['signal the server'] = all(_is_refused(lambda pid=pid: os.kill(pid, 0)) for pid in outside)
     for kind, arguments in _SOCKETS.items():
@@ -97,8 +99,9 @@ def _visible() -> list[str]:
     return []
 
 
-def _has_no_neighbours_environment(paths: list[str]) -> bool:
-    return all(_is_refused(lambda path=path: open(path, 'rb').read(1)) for path in [*paths, f'/proc/{os.getppid()}/environ'])
+def _read(path: str) -> None:
+    with open(path, 'rb') as file:
+        file.read(1)
 
 
 def _folders(package: str) -> list[str]:

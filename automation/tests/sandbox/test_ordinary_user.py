@@ -1,0 +1,56 @@
+"""The same tests as an ordinary user, in both tiers: without the right to choose a user or to make control groups."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+AUTOMATION = HERE.parents[1]
+NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
+TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py']
+
+
+def usable_python() -> str | None:
+    """One of the same version that everybody may run."""
+    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
+    for path in (os.path.realpath(sys.executable), f'/usr/bin/{version}', f'/usr/local/bin/{version}'):
+        if (
+            os.path.exists(path)
+            and subprocess.run([*NOBODY, path, '-c', 'import ctypes'], capture_output=True, check=False).returncode == 0
+        ):
+            return path
+    return None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='is an ordinary user already')
+@pytest.mark.skipif(not shutil.which('setpriv'), reason='util-linux is not installed')
+@pytest.mark.parametrize('tier', [2, 1])
+def test_as_an_ordinary_user(tier, environments):
+    python = usable_python()
+    if python is None:
+        pytest.skip('no Python of this version that everybody may run')
+    variables = {
+        'PATH': os.environ['PATH'],
+        'PYTHONPATH': f'{AUTOMATION}:{sysconfig.get_path("purelib")}',
+        'PYTHONDONTWRITEBYTECODE': '1',
+        'MILLRACE_TEST_TIER': str(tier),
+        'MILLRACE_TEST_ENVIRONMENTS': str(environments),
+    }
+    files = [str(HERE / name) for name in TESTS]
+    options = ['-q', '-p', 'no:cacheprovider', '-c', str(AUTOMATION / 'pyproject.toml'), '--rootdir', str(AUTOMATION)]
+    done = subprocess.run(
+        [*NOBODY, python, '-m', 'pytest', *options, *files],
+        env=variables,
+        cwd='/',
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert ' passed' in done.stdout
