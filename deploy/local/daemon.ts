@@ -4,6 +4,7 @@ import { type Report, take } from './control.ts';
 import { readChoices } from './environment.ts';
 import { tellFault } from './faults.ts';
 import { layoutOf, makeFolders } from './layout.ts';
+import { keepEnvironment } from './migrations.ts';
 import { publicPort } from './ports.ts';
 import { memoryOf } from './process-table.ts';
 import { type Stack, startStack } from './stack.ts';
@@ -40,6 +41,7 @@ export async function serve(tell: (message: Message) => void): Promise<number> {
       ...(choices.publicUrl ? { publicUrl: choices.publicUrl } : {}),
     });
     writeShellVariables(stack);
+    keepEnvironment(layout, stack.env);
     banner = bannerOf(stack);
     tell({ banner });
     await stopped;

@@ -10,6 +10,7 @@ import { readChoices } from './environment.ts';
 import { StartFault, tellFault } from './faults.ts';
 import { layoutOf, makeFolders, REPOSITORY } from './layout.ts';
 import { follow } from './logs.ts';
+import { migrateBy } from './migrations.ts';
 import { isAlive } from './process-table.ts';
 import { reset } from './reset.ts';
 import { table } from './status.ts';
@@ -114,6 +115,8 @@ const COMMANDS: Record<string, (env: NodeJS.ProcessEnv) => Promise<number>> = {
   logs: (env) => follow(layout(), env.PART),
   reset: (env) => reset(layout(), env, down),
   token: (env) => token(layout(), env.SERVICE ?? process.argv[3], env.AUD ?? process.argv[4]),
+  migrate: (env) => migrateBy(layout(), ['up'], env),
+  rollback: (env) => migrateBy(layout(), ['down', env.area ?? ''], env),
   doctor: () => doctor(readChoices()),
 };
 

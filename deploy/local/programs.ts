@@ -154,5 +154,11 @@ export function edgePart(w: Wiring, log: string): Part {
   };
 }
 
+// The areas that do not serve, as the edge tells.
+export async function edgeHealth(w: Wiring): Promise<string[]> {
+  const { areas } = JSON.parse(await httpReady(`http://${reachable(w.edgeAddress)}/health`)) as { areas: Record<string, string> };
+  return Object.keys(areas).filter((area) => areas[area] !== 'SERVING');
+}
+
 // Where this machine reaches what listens on every address.
 const reachable = (address: string): string => address.replace(/^(0\.0\.0\.0|\[::\]):/, '127.0.0.1:');

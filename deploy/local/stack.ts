@@ -2,13 +2,13 @@
 // `make up` starts one below `.millrace`; tests start others beside it, each with its own ports, data and names.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { adminOf, areaUrls, clientEnvironment, type Env, type Outer, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
 import type { Layout } from './layout.ts';
 import { rotate } from './log-file.ts';
-import { automationReadiness, migrate } from './programs.ts';
+import { migrate } from './programs.ts';
 import { brokerReady, databaseReady } from './ready.ts';
+import { settle } from './settle.ts';
 import { type Status, type Supervised, supervise } from './supervise.ts';
 import { partsOf, wire } from './wire.ts';
 
@@ -51,7 +51,6 @@ export interface Urls {
 }
 
 const ROTATE_EVERY_MS = 60_000;
-const SETTLE_MS = 30_000;
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const say = options.say ?? (() => undefined);
@@ -137,26 +136,6 @@ async function startTogether(group: readonly Supervised[], say: (line: string) =
     }),
   );
   signal?.throwIfAborted();
-}
-
-// An execution started at once must not wait for a dispatcher to find the automation servers.
-async function settle(w: Wiring, names: readonly string[], say: (line: string) => void, signal?: AbortSignal): Promise<void> {
-  const hasDispatcher = Object.entries(w.processes).some(
-    ([name, modules]) => names.includes(name) && /\b(dispatcher|all)\b/.test(modules.join()),
-  );
-  if (!hasDispatcher) return;
-  const end = Date.now() + SETTLE_MS;
-  for (const name of w.automations.filter((one) => names.includes(one))) {
-    for (let last = ''; ; ) {
-      const { checks, ready } = await automationReadiness(w, name);
-      if (!ready || checks.session === 'ok') break;
-      const state = `waiting until a dispatcher uses the ${name} server (${checks.session}, registration: ${checks.registration})`;
-      if (Date.now() > end) throw new StartFault(`gave up ${state}`, 'read `make logs PART=dispatcher`');
-      if (state !== last) say(state);
-      last = state;
-      await sleep(50, undefined, { signal });
-    }
-  }
 }
 
 // The edge first. Then the automation servers, while dispatchers still take their results, then services, broker and database: nobody
