@@ -147,6 +147,11 @@ describe('answers at the edge', () => {
     const cases: [string, string, unknown, string][] = [
       ['GET', '/v1/tasks?foo=1', undefined, 'Could not find field "foo"'],
       ['GET', '/v1/tasks?pageSize=abc', undefined, 'page_size: invalid value "abc"'],
+      ['GET', '/v1/tasks/t1?id=t2', undefined, 'id is given by the path already'],
+      ['GET', '/v1/tasks/t1?%69%64=t2', undefined, 'id is given by the path already'],
+      ['GET', '/v1/tasks/t1/comments?pageSize=1&taskId=t2', undefined, 'taskId is given by the path already'],
+      ['GET', '/v1/tasks/t1/comments?task_id=t2', undefined, 'task_id is given by the path already'],
+      ['POST', '/v1/automations/a/executions?execution.automationId=b', {}, 'execution.automationId is given by the path already'],
       ['POST', '/v1/tasks', '{"title":', 'Unexpected end of string'],
       ['POST', '/v1/tasks', { priority: 'NOPE' }, 'task.priority: invalid value "NOPE"'],
     ];

@@ -9,7 +9,7 @@ export interface Descriptor {
   bytes: Uint8Array;
 }
 
-// A detail whose type is missing would turn every error into an empty answer (EDGE section 4).
+// A detail whose type is missing would turn every error into an empty answer.
 const DETAILS = 'google.rpc.ErrorInfo';
 
 export function pruneDescriptor(contract: Contract, methods: readonly Method[]): Descriptor {

@@ -160,7 +160,7 @@ describe('the generated edge', () => {
   });
 
   it('is written by the command line', () => {
-    const env = { ...ENV, MILLRACE_EDGE_ENVOY: ENVOY };
+    const env = { ...ENV, MILLRACE_ENVOY: ENVOY };
     const said = execFileSync(process.execPath, ['envoy/generate.ts', `--out=${folder}`, '--validate'], { env, encoding: 'utf8' });
     expect(said).to.include('Envoy accepts it');
     expect(readdirSync(folder)).to.include.members(['envoy.json', 'cds.json', 'lds.json', 'rds.json', 'validate.json']);

@@ -15,7 +15,7 @@ const MIB = 1024 * 1024;
 const MAX_MESSAGE = 4 * MIB; // as the services' servers
 const MAX_ANSWER = 16 * MIB; // a message of 4 MiB as JSON
 const NOWHERE = { address_prefix: '0.0.0.0', prefix_len: 32 }; // an empty list would mean every private address
-const ANSWER_LUA = new URL('./answer.lua', import.meta.url);
+const REST_LUA = new URL('./rest.lua', import.meta.url);
 
 interface Options {
   methods: readonly Method[];
@@ -70,8 +70,8 @@ function connectionManager({ methods, settings, limits, descriptorPath, routes }
     ...(settings.otlpEndpoint ? { tracing: tracing(settings.otlpEndpoint) } : {}),
     local_reply_config: localReplies({ ...headers, 'cache-control': 'no-store' }),
     http_filters: [
-      lua(headers),
       ...(settings.corsOrigins.length > 0 ? [{ name: CORS, typed_config: extension('filters.http.cors.v3.Cors') }] : []),
+      lua(headers),
       { name: 'grpc_web', typed_config: extension('filters.http.grpc_web.v3.GrpcWeb') },
       { name: BODY_LIMIT, typed_config: extension('filters.http.body_size_limit.v3.BodySizeLimit', { max_request_bytes: MAX_MESSAGE }) },
       ...perAddress(methods, limits),
@@ -153,7 +153,7 @@ const authentication = ({ publicUrl, jwksUrl }: EdgeSettings): Fields =>
 
 function lua(headers: Record<string, string>): Fields {
   const table = Object.entries(headers).map(([name, value]) => `[${JSON.stringify(name)}] = ${JSON.stringify(value)}`);
-  const source = `SECURITY_HEADERS = { ${table.join(', ')} }\n${readFileSync(ANSWER_LUA, 'utf8')}`;
+  const source = `SECURITY_HEADERS = { ${table.join(', ')} }\n${readFileSync(REST_LUA, 'utf8')}`;
   return { name: METADATA, typed_config: extension('filters.http.lua.v3.Lua', { default_source_code: { inline_string: source } }) };
 }
 

@@ -10,6 +10,7 @@ export const PAYLOAD = 'payload'; // where jwt leaves the claims, under its type
 export const USER = 'user'; // the requirement of a user's token
 export const METADATA = 'edge'; // what routes tell filters: also the name of the Lua filter, which reads only its own
 
+const GRACE_MS = 500;
 const STREAM_IDLE_MS = 60_000; // services send a keep-alive frame more often
 
 export const isServed = (method: Method): boolean => method.access !== 'SERVICE' && method.bindings.length > 0;
@@ -85,14 +86,15 @@ const RETRY = {
   retry_back_off: { base_interval: '0.025s', max_interval: '0.25s' },
 };
 
-// `timeout` alone is ignored once a client sends grpc-timeout, so the limit stands three times (EDGE section 4). A unary call may be
-// silent until its deadline; a stream may not be silent for long, but lasts as long as it likes.
+// `timeout` alone is ignored once a client sends grpc-timeout, so the limit stands three times. A service ends a call at
+// the contract's deadline and says why; the edge waits a little longer and answers only for one that hangs. A unary call may be silent until
+// then; a stream may not be silent for long, but lasts as long as it likes.
 export function callLimits(method: Method): { [key: string]: Json } {
-  const limit = seconds(method.deadlineMs);
+  const limit = seconds(method.deadlineMs && method.deadlineMs + GRACE_MS);
   return {
     timeout: limit,
     max_stream_duration: { max_stream_duration: limit, grpc_timeout_header_max: limit },
-    idle_timeout: seconds(method.isStream ? STREAM_IDLE_MS : method.deadlineMs + 1000),
+    idle_timeout: seconds(method.isStream ? STREAM_IDLE_MS : method.deadlineMs + 2 * GRACE_MS),
     retry_policy: { ...RETRY, retry_on: `connect-failure,refused-stream${method.isRead && !method.isStream ? ',unavailable' : ''}` },
   };
 }

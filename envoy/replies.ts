@@ -7,7 +7,7 @@ import { extension, type Fields, header } from './config.ts';
 
 const DOMAIN = 'edge.millrace';
 const GRPC_DETAILS = 'grpc-status-details-bin';
-const GRPC_CODE = 'x-edge-grpc-code'; // read and removed by answer.lua
+const GRPC_CODE = 'x-edge-grpc-code'; // read and removed by rest.lua
 const TYPES = 'type.googleapis.com/google.rpc.';
 const ROUTE = (key: string): string => `%METADATA(ROUTE:edge:${key})%`;
 
@@ -29,15 +29,16 @@ const needs = (scope: string): string => `the token does not hold the permission
 const TOO_OFTEN = 'called too often: wait as long as retry-after says';
 const AWAY = 'the service does not answer just now: try again in a moment';
 
+const UNFIT = {
+  code: 'INVALID_ARGUMENT',
+  reason: 'REQUEST_MALFORMED',
+  message: 'the request does not fit the contract: %LOCAL_REPLY_BODY%',
+} as const;
+
 // The first that fits is taken; the last of a status takes what is left.
 const REPLIES: readonly Reply[] = [
-  {
-    status: 400,
-    because: 'grpc_json_transcode_failure',
-    code: 'INVALID_ARGUMENT',
-    reason: 'REQUEST_MALFORMED',
-    message: 'the request does not fit the contract: %LOCAL_REPLY_BODY%',
-  },
+  { status: 400, because: 'grpc_json_transcode_failure', ...UNFIT },
+  { status: 400, because: 'lua_response', ...UNFIT },
   {
     status: 400,
     code: 'INVALID_ARGUMENT',

@@ -3,7 +3,7 @@ import type { Binding, Method } from '#platform/contract.ts';
 import { extension, type Fields, header, switched } from './config.ts';
 import { accessFilters, callLimits, isRaw, type Limits, METADATA, methodMetadata, open } from './policy.ts';
 import type { EdgeSettings } from './settings.ts';
-import { pathPattern } from './template.ts';
+import { pathPattern, variables } from './template.ts';
 
 export const TRANSCODER = 'transcoder';
 export const TRANSCODER_SSE = 'transcoder_sse'; // off unless the route asks for it
@@ -73,9 +73,15 @@ function restRoute(method: Method, { verb, path }: Binding, limits: Limits, vari
   return {
     name: `${method.path} ${verb} ${path}${variant ? ` ${variant.kind}` : ''}`,
     match: { ...at, headers: [isMethod(verb), ...(variant?.headers ?? [])] },
-    ...common(method, limits, variant ? { stream: variant.kind } : {}, variant?.filters),
+    ...common(method, limits, { ...bound(path), ...(variant ? { stream: variant.kind } : {}) }, variant?.filters),
   };
 }
+
+// The fields that a path gives, as rest.lua reads them.
+const bound = (path: string): Fields => {
+  const names = variables(path).map((name) => name.replaceAll('_', '').toLowerCase());
+  return names.length > 0 ? { bound: `|${names.join('|')}|` } : {};
+};
 
 const common = (method: Method, limits: Limits, told: Fields, filters: Fields = {}): Fields => ({
   metadata: { filter_metadata: { [METADATA]: { ...methodMetadata(method, limits), ...told } } },

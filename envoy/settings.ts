@@ -40,7 +40,7 @@ const ownSettings = {
   jwksUrl: setting('MILLRACE_IDENTITY_JWKS_URL', url, 'where the public keys of user tokens are fetched, on the admin port of identity'),
   otlpEndpoint: setting('OTEL_EXPORTER_OTLP_ENDPOINT', url.optional(), 'the OpenTelemetry collector (OTLP over HTTP)'),
   imagePath: setting('MILLRACE_IMAGE', text.default('build/image.binpb'), 'the descriptor image of the contracts'),
-  envoyPath: setting('MILLRACE_EDGE_ENVOY', text.default('.venv/bin/envoy'), 'the Envoy binary that --validate runs'),
+  envoyPath: setting('MILLRACE_ENVOY', text.default('.venv/bin/envoy'), 'the Envoy binary that --validate runs'),
 };
 
 export type EdgeSettings = Values<typeof ownSettings> & { areas: Values<typeof areaSettings> };

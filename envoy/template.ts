@@ -1,4 +1,4 @@
-// Paths of google.api.http rules (google/api/http.proto, "Path template syntax") as RE2 patterns, and the order in which they are tried.
+// Paths of google.api.http rules (google/api/http.proto, "Path template syntax") as RE2 patterns.
 
 const VARIABLE = /\{[^}=]+(?:=([^}]+))?\}/g;
 const ANY = '[^/:]+'; // `:` starts a custom verb
@@ -12,5 +12,5 @@ export const pathPattern = (path: string): string =>
     .map((part) => (part === '**' ? REST : part === '*' ? ANY : part.replace(/[.+?^${}()|[\]\\]/g, '\\$&')))
     .join('');
 
-// The longer the literal part, the more specific the path.
-export const literalLength = (path: string): number => withoutNames(path).replaceAll('*', '').length;
+// The fields that a path gives: `/v1/tasks/{task_id}/comments` gives task_id.
+export const variables = (path: string): string[] => [...path.matchAll(/\{([^}=]+)/g)].map(([, name = '']) => name);

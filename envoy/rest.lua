@@ -1,9 +1,38 @@
--- Finishes answers for REST: the status that the service chose, headers that every answer carries, and no leftovers of gRPC.
+-- What no filter of Envoy does for REST: refuses a field given twice, and finishes answers: the status that the service chose, headers that
+-- every answer carries, and no leftovers of gRPC.
 -- SECURITY_HEADERS is set by the generator.
+
+local function decoded(name)
+  return (string.gsub(name, "%%(%x%x)", function(code)
+    return string.char(tonumber(code, 16))
+  end))
+end
+
+-- A field that the path gives may not be given again by the query, which the transcoder would prefer: the log would name one resource and
+-- the call reach another. `bound` holds the names as |name|name|, in lower case and without underscores, since both spellings are read.
+local function given_twice(path, bound)
+  local query = string.match(path, "%?(.*)$")
+  for name in string.gmatch(query or "", "[^&=]+") do
+    local plain = string.lower((string.gsub(decoded(name), "_", "")))
+    if string.find(bound, "|" .. plain .. "|", 1, true) ~= nil then
+      return decoded(name)
+    end
+  end
+  return nil
+end
 
 -- The REST route is only known here: after transcoding the route of the gRPC method is the current one.
 function envoy_on_request(handle)
-  local stream = handle:metadata():get("stream")
+  local route = handle:metadata()
+  local bound = route:get("bound")
+  if bound ~= nil then
+    local name = given_twice(handle:headers():get(":path"), bound)
+    if name ~= nil then
+      handle:respond({ [":status"] = "400" }, name .. " is given by the path already")
+      return
+    end
+  end
+  local stream = route:get("stream")
   if stream ~= nil then
     handle:streamInfo():dynamicMetadata():set("edge", "stream", stream)
   end
