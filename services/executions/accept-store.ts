@@ -64,30 +64,30 @@ export function additions(
   const into = (table: string, columns: string, rows: readonly unknown[][]) => {
     if (rows.length > 0) statements.push(connection.format(`INSERT INTO ${table} (${columns}) VALUES ?`, [rows]));
   };
-  into('executions', EXECUTION, sorted.map(executionOf)); // prettier-ignore
+  into('executions', EXECUTION, sorted.map(executionOf));
   into(
     'results',
     'execution, kind, body',
     sorted.filter(isLarge).map(({ asked }) => [asked.id, 'INPUT', asked.draft.inputJson]),
-  ); // prettier-ignore
+  );
   into(
     'slots',
     'limit_key, execution',
     now.filter(isLimited).map(({ asked }) => [asked.draft.limitKey, asked.id]),
-  ); // prettier-ignore
+  );
   for (const [key, taken] of takes)
     statements.push(connection.format('UPDATE limits SET used = used + ? WHERE limit_key = ?', [taken, key]));
   into(
     'waiting',
     'limit_key, seq, execution, lane, priority, attempt, losses, expire_time',
     sorted.filter(({ waits }) => waits).map(waitingOf),
-  ); // prettier-ignore
+  );
   into('ready', 'lane, priority, tag, execution, limit_key, attempt, losses, expire_time', now.map(readyOf));
   into(
     'timers',
     'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time',
     sorted.filter(({ plan }) => plan.isLater).map(timerOf),
-  ); // prettier-ignore
+  );
   const told = sorted.map(({ row }) => ({
     execution: messageOf({ ...row, input: null }, ''),
     workspaceId: fromBytes('workspace', row.workspace),
@@ -122,7 +122,7 @@ const executionOf = (entry: Entry): unknown[] => {
     asked.traceparent,
     schedule_time,
     create_time,
-  ]; // prettier-ignore
+  ];
 };
 
 const FIRST = 1; // the number of the attempt that comes next
@@ -137,7 +137,7 @@ const readyOf = ({ asked, plan, tag }: Entry): unknown[] => [
   FIRST,
   NO_LOSSES,
   plan.expireTime,
-]; // prettier-ignore
+];
 
 const waitingOf = ({ asked, plan, tag }: Entry): unknown[] => [
   asked.draft.limitKey,
@@ -148,7 +148,7 @@ const waitingOf = ({ asked, plan, tag }: Entry): unknown[] => [
   FIRST,
   NO_LOSSES,
   plan.expireTime,
-]; // prettier-ignore
+];
 
 const timerOf = ({ asked, plan }: Entry): unknown[] => [
   plan.startTime,
@@ -160,7 +160,7 @@ const timerOf = ({ asked, plan }: Entry): unknown[] => [
   FIRST,
   NO_LOSSES,
   plan.expireTime,
-]; // prettier-ignore
+];
 
-const isLarge = ({ asked }: Entry): boolean => (asked.draft.inputJson?.length ?? 0) > LARGE_BYTES;
+const isLarge = ({ asked }: Entry): boolean => asked.draft.inputBytes > LARGE_BYTES;
 const isLimited = ({ asked }: Entry): boolean => asked.draft.limitKey !== null;

@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { Timeouts } from '#gen/millrace/automations/v1/spec.ts';
 import { Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
 import { ExecutionEvent } from '#gen/millrace/executions/v1/execution_event.ts';
+import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import type { Fault } from '#platform/errors.ts';
 import { newId, toBytes } from '#platform/id.ts';
 import type { Person, World } from '../../tests/world.ts';
@@ -108,7 +109,7 @@ describe('accepting executions', () => {
       'INPUT_INVALID',
       'INPUT_INVALID',
       'accepted',
-    ]); // prettier-ignore
+    ]);
     const placeOf = (outcome: unknown) => (outcome as Fault).violations.map(({ field, description }) => `${field}: ${description}`);
     expect(placeOf(outcomes[8])).to.deep.equal(['execution.input/n: Instance type "string" is invalid. Expected "integer".']);
     expect(placeOf(outcomes[9])).to.deep.equal(['execution.input/n: is required']);
@@ -182,7 +183,7 @@ describe('accepting executions', () => {
         await db()('idempotency')
           .where({ key_hash: await keyHashOf(world, ada, 'k6-made') })
           .first()
-      ).request_hash; // prettier-ignore
+      ).request_hash;
       const tx = await db().transaction();
       await tx('idempotency').insert({ key_hash: key, request_hash: request, resource: made.id, create_time: tx.raw('NOW(6)') });
       const [same, other, free] = [ask(6, 'k6'), caught(ask(7, 'k6')), ask(8, 'k8')];
@@ -195,6 +196,27 @@ describe('accepting executions', () => {
       expect(await other).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
       expect((await free).input).to.deep.equal({ n: 8 });
     });
+  });
+
+  it('says that the outcome is not known when the connection breaks during the commit, and the key finds out', async () => {
+    const other = await db().client.acquireRawConnection();
+    await other.promise().query('LOCK TABLES outbox WRITE');
+    const ask = () => executions.createExecution({ execution: draft(automationId), requestId: 'k9' });
+    const waiting = caught(ask());
+    await until('the commit that waits', () => killWaiting(world, 'insert into `outbox`%'));
+    const fault = await waiting;
+    expect(fault).to.include({ code: 14 });
+    expect(fault.message).to.include('not known');
+    await other.promise().query('UNLOCK TABLES');
+    await db().client.destroyRawConnection(other);
+    expect((await ask()).id).to.equal((await ask()).id);
+  });
+
+  it('takes the user that another service acts for', async () => {
+    const tasks = world.asService('tasks', ExecutionServiceService, ada);
+    const made = await tasks.createExecution({ execution: draft(automationId), requestId: '' });
+    expect(made.creatorId).to.equal(ada.user);
+    expect((await executions.getExecution({ id: made.id })).id).to.equal(made.id);
   });
 
   it('refuses what is more than a workspace may have waiting, and says when to come again', async () => {
@@ -217,12 +239,12 @@ describe('accepting executions', () => {
         ).lane,
       })
       .limit(3)
-      .delete(); // prettier-ignore
+      .delete();
     await until('room in the queue', () =>
       clientOf(world, bob)
         .createExecution({ execution: draft(id), requestId: '' })
         .catch(() => undefined),
-    ); // prettier-ignore
+    );
   });
 });
 
@@ -238,4 +260,12 @@ async function jetstreamOf(world: World) {
   const connection = await connect({ servers: world.config.natsUrl });
   after(() => connection.close());
   return { js: jetstream(connection), jsm: await jetstreamManager(connection) };
+}
+
+// Breaks the connection whose statement waits; answers whether there was one.
+async function killWaiting(world: World, statement: string): Promise<boolean> {
+  const sql = 'SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE ?';
+  const [[found]] = await world.db('executions').raw(sql, [statement]);
+  if (found) await world.db('executions').raw('KILL CONNECTION ?', [found.id]);
+  return found !== undefined;
 }

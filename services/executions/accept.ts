@@ -58,7 +58,7 @@ export function openAccept(deps: Deps): (asked: Asked) => Promise<Accepted> {
   const batch = openBatch<Asked, Accepted>({
     name: 'executions.accept',
     maxQueue: MAX_QUEUE,
-    sizeOf: ({ draft }) => ROW_BYTES + (draft.inputJson?.length ?? 0),
+    sizeOf: ({ draft }) => ROW_BYTES + draft.inputBytes,
     run: (items) => commit(deps, items),
   });
   const inFlight = new Map<string, Promise<unknown>>();
@@ -94,16 +94,19 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
     deps.accepted(
       new Set(now.map(({ asked }) => asked.lane)),
       entries.some((entry) => entry.plan.isLater),
-    ); // prettier-ignore
+    );
     return items.map((asked) => outcomes.get(asked) as Accepted | Error);
   } catch (error) {
     await connection.query('ROLLBACK').catch(() => connection.destroy());
-    if (!isCommitting || !isDatabaseAway(error)) throw error;
+    if (!isCommitting || !isCutOff(error)) throw error;
     throw unavailable('whether the execution was accepted is not known: call again with the same request_id', 1000, error);
   } finally {
     connection.release();
   }
 }
+
+// The connection broke off: whether the commit was made is not known.
+const isCutOff = (error: unknown): boolean => isDatabaseAway(error) || (error as { code?: string }).code === 'ER_CONNECTION_KILLED';
 
 // Answers the items whose keys made something before.
 function settleKeys(items: readonly Asked[], rows: readonly store.KeyRow[], outcomes: Outcomes): void {

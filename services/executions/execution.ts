@@ -22,6 +22,7 @@ export interface Draft {
   revision: number; // 0: the published one
   input: Record<string, unknown> | undefined;
   inputJson: string | null;
+  inputBytes: number; // of it
   labels: Record<string, string>;
   priority: number;
   scheduleTime: Date | null;
@@ -31,13 +32,15 @@ export interface Draft {
 
 export function draftOf(asked: Execution): Draft {
   const inputJson = asked.input === undefined ? null : JSON.stringify(asked.input);
-  if (inputJson && Buffer.byteLength(inputJson) > MAX_INPUT_BYTES) throw invalid('execution.input', 'is larger than 1 MiB as JSON');
+  const inputBytes = Buffer.byteLength(inputJson ?? '');
+  if (inputBytes > MAX_INPUT_BYTES) throw invalid('execution.input', 'is larger than 1 MiB as JSON');
   return {
     automation: toBytes('automation', asked.automationId, 'execution.automation_id'),
     automationId: asked.automationId,
     revision: asked.revision,
     input: asked.input,
     inputJson,
+    inputBytes,
     labels: asked.labels,
     priority: asked.priority ?? DEFAULT_PRIORITY,
     scheduleTime: asked.scheduleTime ?? null,
@@ -53,6 +56,7 @@ export const draftAgain = (row: Row): Draft => ({
   revision: row.revision,
   input: row.input === null ? undefined : JSON.parse(row.input),
   inputJson: row.input,
+  inputBytes: Buffer.byteLength(row.input ?? ''),
   labels: row.labels ?? {},
   priority: row.priority,
   scheduleTime: null,

@@ -157,11 +157,11 @@ describe('executions', () => {
       expect(await caught(register({ endpoint: 'nowhere' }))).to.include({ reason: 'FIELD_INVALID' });
       await db()('servers')
         .where({ id: toBytes('server', server.serverId) })
-        .update({ state: 'LOST', lease_until: '2020-01-01', owner_epoch: 7 }); // prettier-ignore
+        .update({ state: 'LOST', lease_until: '2020-01-01', owner_epoch: 7 });
       await register();
       const row = await db()('servers')
         .where({ id: toBytes('server', server.serverId) })
-        .first(); // prettier-ignore
+        .first();
       expect(row).to.include({ state: 'LIVE', owner_epoch: 7, slots: 4 });
       expect(row.lease_until.getTime()).to.be.above(Date.now());
     });
@@ -177,7 +177,7 @@ describe('executions', () => {
       const used = { error: JSON.stringify(error), cpu_seconds: 0.5, peak_memory_kib: 1024, log_bytes: 20 };
       await db()('attempts')
         .where({ execution: toBytes('execution', id) })
-        .update(used); // prettier-ignore
+        .update(used);
       await startAttempt(world, id, 2);
       const { attempts } = await executions.listAttempts({ id });
       expect(attempts).to.have.length(2);
@@ -238,7 +238,7 @@ describe('executions', () => {
         byState
           .filter(([state]) => states.includes(state))
           .map(([, id]) => id)
-          .reverse(); // prettier-ignore
+          .reverse();
       for (const [state] of byState) expect(idsOf(await list({ states: [state] })), String(state)).to.deep.equal(of(state));
       const some = [State.QUEUED, State.FAILED, State.RUNNING, State.RETRYING];
       const first = await list({ states: some, pageSize: 5 });
@@ -278,7 +278,7 @@ describe('executions', () => {
               .where({ id: toBytes('execution', id) })
               .first()
           ).cancel_reason,
-        ).to.equal('enough'); // prettier-ignore
+        ).to.equal('enough');
         expect(await cancel(id, 'again')).to.deep.equal(ended);
       }
     });
@@ -316,7 +316,7 @@ describe('executions', () => {
           ),
           cancel(id).then(({ state }) => state),
         ]),
-      ); // prettier-ignore
+      );
       for (const state of outcomes) if (state !== undefined) expect([State.CANCELLED, State.CANCELLING]).to.include(state);
       for (const { id } of made) expect((await executions.getExecution({ id })).version).to.be.at.most(2);
     });
@@ -349,7 +349,7 @@ describe('executions', () => {
         db()('executions')
           .where({ automation: toBytes('automation', automationId) })
           .first(),
-      ); // prettier-ignore
+      );
       const id = fromBytes('execution', row.id);
       await endExecution(world, id, 'SUCCEEDED', { output: '42' });
       bus.notify(notices.changed(id));
@@ -362,7 +362,7 @@ describe('executions', () => {
         db()('executions')
           .where({ automation: toBytes('automation', automationId) })
           .first(),
-      ); // prettier-ignore
+      );
       await endExecution(world, fromBytes('execution', row.id), 'CANCELLED');
       expect((await asked).state).to.equal(State.CANCELLED);
     });
@@ -403,12 +403,12 @@ describe('executions', () => {
       await change(
         () => claim(world, id),
         ({ state }) => state === State.RUNNING,
-      ); // prettier-ignore
+      );
       const execution = toBytes('execution', id);
       await change(
         () => db()('running').where({ execution }).update({ progress_fraction: 0.5 }),
         ({ progress }) => progress?.fraction === 0.5,
-      ); // prettier-ignore
+      );
       bus.notify(notices.changed(id)); // nothing has changed
       await endExecution(world, id, 'SUCCEEDED', { output: '1' });
       bus.notify(notices.changed(id));

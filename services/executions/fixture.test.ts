@@ -113,7 +113,7 @@ export async function writeLines(world: World, executionId: string, attempt: num
       bytes: plain.length,
       codec,
       body,
-    }); // prettier-ignore
+    });
 }
 
 // Merges all chunks of an attempt into one, as compaction does.
@@ -129,7 +129,7 @@ export async function compact(world: World, executionId: string, attempt: number
 export const sha = (all: readonly { text: string; partial: boolean }[]): string =>
   createHash('sha256')
     .update(all.map(({ text, partial }) => (partial ? text : `${text}\n`)).join(''))
-    .digest('hex'); // prettier-ignore
+    .digest('hex');
 
 export async function endAttempt(
   world: World,

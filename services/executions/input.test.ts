@@ -36,7 +36,7 @@ describe('the check of an input', () => {
         'execution.input/nick',
         'execution.input/other',
       ]),
-    ); // prettier-ignore
+    );
     expect(fault?.violations.find((violation) => violation.field.endsWith('/name'))?.description).to.equal('is required');
     expect(fault?.violations.find((violation) => violation.field.endsWith('/other'))?.description).to.equal('is not allowed');
   });

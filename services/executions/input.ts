@@ -33,7 +33,7 @@ const WHOLE = new Set([
   'if',
   'dependentSchemas',
   'propertyNames',
-]); // prettier-ignore
+]);
 
 // The check of one revision. A schema that has just taken too long is not tried again for a while, so that it cannot hold up the process.
 export function checkerOf(schema: Record<string, unknown> | undefined): CheckInput {

@@ -17,7 +17,7 @@ export async function extendHistory(pool: Pool, now: Date): Promise<string[]> {
         table,
         rows.map(({ name }) => name),
         now,
-      ); // prettier-ignore
+      );
       if (!change) continue;
       await connection.query(change);
       extended.push(table);

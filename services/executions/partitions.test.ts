@@ -10,7 +10,7 @@ describe('partitions by week', () => {
       ['20260302', '20260309', '20260316', '20260323', '20260330', '20260406', '20260413', '20260420', '20260427'].map(
         (day) => `PARTITION w${day}`,
       ),
-    ); // prettier-ignore
+    );
     expect(sql).to.include(`PARTITION older VALUES LESS THAN (x'${monday.getTime().toString(16).padStart(12, '0')}${'0'.repeat(20)}')`);
     expect(sql).to.include('PARTITION later VALUES LESS THAN (MAXVALUE)');
   });

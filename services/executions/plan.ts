@@ -34,7 +34,7 @@ export function revisionFor(draft: Draft, workspace: Buffer, automation: Automat
 
 export function planFor(draft: Draft, number: number, revision: Revision | undefined, now: Date): Plan {
   if (!revision) throw notFound('revision', `${number} of automation ${draft.automationId}`);
-  const fault: Fault | undefined = revision.check(draft.input ?? {}, draft.inputJson?.length ?? 2);
+  const fault: Fault | undefined = revision.check(draft.input ?? {}, draft.inputBytes);
   if (fault) throw fault;
   const startTime = startOf(draft.scheduleTime, now);
   return { revision: number, startTime, isLater: startTime > now, expireTime: new Date(startTime.getTime() + revision.waitMs) };

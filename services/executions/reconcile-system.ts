@@ -40,7 +40,7 @@ const WRONGLY = format(
   [FINAL],
 );
 const HOLDERS =
-  'SELECT limit_key, execution FROM ready WHERE limit_key IS NOT NULL UNION ALL SELECT limit_key, execution FROM running WHERE limit_key IS NOT NULL'; // prettier-ignore
+  'SELECT limit_key, execution FROM ready WHERE limit_key IS NOT NULL UNION ALL SELECT limit_key, execution FROM running WHERE limit_key IS NOT NULL';
 const LIMITS = `SELECT limit_key FROM limits l WHERE used <> (SELECT COUNT(*) FROM slots s WHERE s.limit_key = l.limit_key)
     OR used < max AND EXISTS (SELECT 1 FROM waiting w WHERE w.limit_key = l.limit_key)
   UNION SELECT s.limit_key FROM slots s LEFT JOIN (${HOLDERS}) h USING (limit_key, execution) WHERE h.execution IS NULL

@@ -25,7 +25,7 @@ import {
   startAttempt,
   startExecutions,
   writeLines,
-} from './fixture.test.ts'; // prettier-ignore
+} from './fixture.test.ts';
 import { openTails } from './tail.ts';
 
 const KEEP_ALIVE_MS = 300;
@@ -80,7 +80,7 @@ describe('the tail of a log', () => {
       'entry',
       'attemptEnd',
       'end',
-    ]); // prettier-ignore
+    ]);
     expect(frames[7]?.attemptEnd).to.deep.equal({ attempt: 1, count: 7, sha256: sha(lines(0, 7)), droppedBytes: 0 });
     expect(frames[8]?.attemptEnd).to.deep.include({ attempt: 2, count: 0, sha256: sha([]) });
     const last = [lineOf(0, 'a'), lineOf(1, 'b', { partial: true }), lineOf(2, 'c')];
@@ -114,7 +114,7 @@ describe('the tail of a log', () => {
     }
     expect(await caught(collect(clientOf(world, world.person()).tailExecutionLogs({ id, cursor: '', follow: true })))).to.include({
       reason: 'RESOURCE_NOT_FOUND',
-    }); // prettier-ignore
+    });
   });
 
   it('shows what is there and ends when it does not follow', async () => {
@@ -252,7 +252,7 @@ describe('the tail of a log', () => {
           1,
           Array.from({ length: 100 }, (_, index) => lineOf(from + index, text)),
           ZSTD,
-        ); // prettier-ignore
+        );
       }
       const slow = all.frames(execution, { attempt: 1, seq: 0 }, true, never);
       expect(await next(slow, 1)).to.deep.equal([0]);

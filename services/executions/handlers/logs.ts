@@ -43,7 +43,7 @@ export const handlers = (deps: Deps): Streams => {
     reads.row(workspace, id).then(
       (row) => Execution_State[stateOf(row)],
       () => Execution_State.STATE_UNSPECIFIED,
-    ); // prettier-ignore
+    );
 
   // The last frame of a stream that has begun. A caller that has gone needs none.
   async function* ending(workspace: string, id: string, signal: AbortSignal, error?: unknown) {
