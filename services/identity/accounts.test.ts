@@ -3,9 +3,13 @@ import { expect } from 'chai';
 import { UserEvent } from '#gen/millrace/identity/v1/identity_event.ts';
 import { IdentityServiceService as Identity } from '#gen/millrace/identity/v1/identity_service.ts';
 import { User_State } from '#gen/millrace/identity/v1/user.ts';
-import { newId } from '#platform/id.ts';
+import { schemaOf } from '#platform/db.ts';
+import { newId, toBytes } from '#platform/id.ts';
+import { openLog } from '#platform/log.ts';
 import { until, type World } from '../../tests/world.ts';
+import { ensureAdmin } from './first-admin.ts';
 import { ADMIN, anyone, draft, PASSWORD, reasonOf, refusal, signInAdmin, signUp, startWithAdmin } from './fixture.test.ts';
+import { openHashing } from './hashing.ts';
 
 describe('accounts', () => {
   let world: World;
@@ -128,6 +132,25 @@ describe('accounts', () => {
     expect(await refused()).to.equal('TOKEN_REVOKED'); // the old one stays dead
   });
 
+  it('that are being disabled cannot slip through a sign-in that began before', async () => {
+    const { id } = await anyone(world).register(draft('slippery'));
+    const db = world.db('identity');
+    const disabling = await db.transaction();
+    await disabling('users')
+      .where({ id: toBytes('user', id) })
+      .update({ state: 'DISABLED' }); // prettier-ignore
+    const signingIn = reasonOf(anyone(world).createSession({ username: 'slippery', password: PASSWORD }));
+    const mine = { db: schemaOf(world.config, 'identity') };
+    const waiting = db('information_schema.processlist').where(mine).where('info', 'like', '%lock in share mode');
+    try {
+      await until('the sign-in to wait for the lock', async () => (await waiting.clone().select('id')).length > 0);
+    } finally {
+      await disabling.commit();
+    }
+    expect(await signingIn).to.equal('USER_DISABLED');
+    expect(await count('sessions', { user: toBytes('user', id) })).to.equal(0);
+  });
+
   it('cannot be disabled by their owner, nor when they do not exist', async () => {
     const admin = await signInAdmin(world);
     const { user } = await admin.getMe({});
@@ -166,6 +189,14 @@ describe('the first administrator', () => {
     await world.restart();
     const session = await anyone(world).createSession({ username: 'squatter', password: PASSWORD });
     expect(session.scopes).to.include('platform.manage');
+  });
+
+  it('is one account when many processes start at once, under a username that is free', async () => {
+    const options = { db: world.db('identity'), hashing: await openHashing(), now: () => new Date(), log: openLog('silent') };
+    const named = { ...options, email: 'many@example.com', password: ADMIN.password };
+    await Promise.all(Array.from({ length: 4 }, () => ensureAdmin(named)));
+    const made = await world.db('identity')('users').where({ email: 'many@example.com' }).select('username', 'platform_admin');
+    expect(made).to.deep.equal([{ username: 'many', platform_admin: 1 }]);
   });
 
   it('has no default or weak password', async () => {

@@ -34,9 +34,10 @@ export const module: Module = {
 
     const scopes = [...new Set(BUILT_IN_ROLES.flatMap(contract.scopesOf))].sort();
     p.admin('/jwks', async () => ({ body: keyring.jwks() }));
-    p.admin('/revocations', async (url) => ({
-      body: JSON.stringify(await revocations.since(db, Number(url.searchParams.get('since')) || 0)),
-    }));
+    p.admin('/revocations', async (url) => {
+      const asked = Number(url.searchParams.get('since'));
+      return { body: JSON.stringify(await revocations.since(db, Number.isSafeInteger(asked) && asked > 0 ? asked : 0)) };
+    });
     p.serve(IdentityServiceService, handlers({ db, accounts, signIn, keyring, issuer, scopes }));
 
     const sweep = () => Promise.all([sessions.sweep(db), attempts.sweep(db), revocations.sweep(db)]);
