@@ -15,7 +15,8 @@ import { type Person, startWorld, until, type World } from '../../tests/world.ts
 import { module } from './module.ts';
 
 // What needs executions and an automation server is tested in tests/; here neither answers.
-describe('AutomationService, alone', () => {
+describe('AutomationService, alone', function () {
+  this.timeout(60_000); // a call to who does not answer is repeated for some seconds
   let world: World;
   let broker: NatsConnection;
   let person: Person;
