@@ -5,6 +5,8 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { jetstreamManager } from '@nats-io/jetstream';
+import { connect } from '@nats-io/transport-node';
 import { SignJWT } from 'jose';
 import type { DestinationStream } from 'pino';
 import { type ClientOf, openDialer } from '#platform/client.ts';
@@ -129,6 +131,7 @@ export async function startWorld(options: {
       for (const dialer of dialers) dialer.close();
       for (const knex of open.values()) await knex.destroy();
       await dropSchemas(config, name);
+      await dropStreams(name);
       issuer.stop();
       rmSync(folder, { recursive: true, force: true });
     },
@@ -186,6 +189,14 @@ async function dropSchemas(config: Config, prefix: string): Promise<void> {
   const [rows] = await knex.raw('SELECT schema_name AS name FROM information_schema.schemata WHERE schema_name LIKE ?', [`${prefix}\\_%`]);
   for (const { name } of rows) await knex.raw('DROP DATABASE IF EXISTS ??', [name]);
   await knex.destroy();
+}
+
+async function dropStreams(prefix: string): Promise<void> {
+  const connection = await connect({ servers: natsUrl.split(',') });
+  const { streams } = await jetstreamManager(connection);
+  for (const stream of [`${prefix}_EVENTS`, `${prefix}_WORK`, `KV_${prefix}_revocations`])
+    await streams.delete(stream).catch(() => undefined);
+  await connection.close();
 }
 
 // Waits until the probe answers something true; says what it waited for when it does not.

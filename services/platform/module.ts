@@ -98,6 +98,9 @@ export async function runModules({ modules, config, log, env = process.env }: Op
   const validator = openValidator(contract);
   validator.warmUp();
   const stops: (() => Promise<unknown> | unknown)[] = []; // taken from the end
+  const workers: (() => Promise<unknown> | unknown)[] = [];
+  let drain: () => Promise<unknown> = async () => undefined;
+  const all = () => [...stops, () => drain(), ...workers]; // what answers stops before what it answers from
   let fail: (error: unknown) => void = () => undefined;
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
@@ -120,7 +123,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
     addReflection(server.raw, contract, () => served);
     const grpcAddress = await server.listen(config.grpcAddress);
     stops.push(() => health?.stop());
-    stops.push(() => server.stop());
+    drain = () => server.stop();
     health.check('', 'broker', () => bus.state());
     health.check('', 'event-loop', watchEventLoop());
     if (modules.some((module) => module.name !== 'dispatcher')) health.check('', 'revocations', () => revocations.state());
@@ -172,14 +175,14 @@ export async function runModules({ modules, config, log, env = process.env }: Op
           fail(error);
         },
       };
-      stops.push(await module.start(platform));
+      workers.push(await module.start(platform));
       moduleLog.info('module started');
     }
     await health.refresh();
     log.info({ grpcAddress, adminAddress: admin.address, modules: modules.map((module) => module.name) }, 'ready');
-    return { grpcAddress, adminAddress: admin.address, failed, stop: () => stopAll(stops, log, health as Health, config.drainMs) };
+    return { grpcAddress, adminAddress: admin.address, failed, stop: () => stopAll(all(), log, health as Health, config.drainMs) };
   } catch (error) {
-    await stopAll(stops, log);
+    await stopAll(all(), log);
     throw error;
   }
 }

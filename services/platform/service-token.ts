@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { createLocalJWKSet, importPKCS8, type JSONWebKeySet, type JWTPayload, jwtVerify, SignJWT } from 'jose';
 import { LRUCache } from 'lru-cache';
 
+import { ConfigFault } from './config.ts';
+
 export interface Actor {
   user: string;
   workspace: string;
@@ -21,7 +23,7 @@ const REUSE_MS = 30_000;
 
 // Signs the tokens of one service. Tokens are reused for half their life.
 export function serviceSigner(folder: string, service: string): (area: string, actor?: Actor) => Promise<string> {
-  const key = importPKCS8(readFileSync(join(folder, `${service}.pem`), 'utf8'), 'EdDSA');
+  const key = importPKCS8(readKey('MILLRACE_SERVICE_KEYS', join(folder, `${service}.pem`)), 'EdDSA');
   const signed = new LRUCache<string, Promise<string>>({ max: 1000, ttl: REUSE_MS });
   const sign = async (area: string, actor?: Actor): Promise<string> =>
     new SignJWT(actor ? { act: { sub: actor.user, wsp: actor.workspace, scope: actor.scopes.join(' ') } } : {})
@@ -44,7 +46,7 @@ export function serviceSigner(folder: string, service: string): (area: string, a
 
 // Verifies tokens for the methods of an area. Throws when the token is not one.
 export function serviceVerifier(jwksFile: string): (token: string, area: string) => Promise<ServiceCaller & { expires: number }> {
-  const keys = createLocalJWKSet(JSON.parse(readFileSync(jwksFile, 'utf8')) as JSONWebKeySet);
+  const keys = createLocalJWKSet(JSON.parse(readKey('MILLRACE_SERVICE_JWKS', jwksFile)) as JSONWebKeySet);
   return async (token, area) => {
     const { payload, protectedHeader } = await jwtVerify(token, keys, {
       algorithms: ['EdDSA'],
@@ -59,6 +61,14 @@ export function serviceVerifier(jwksFile: string): (token: string, area: string)
     const actor = actorOf(payload);
     return { service, expires: Number(payload.exp), ...(actor ? { actor } : {}) };
   };
+}
+
+function readKey(setting: string, file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new ConfigFault(`${setting} does not lead to a key: ${(error as Error).message}`);
+  }
 }
 
 function actorOf(payload: JWTPayload): Actor | undefined {
