@@ -104,10 +104,16 @@ class Jobs:
     def find(self, execution_id: str) -> list[Job]:
         return [job for job in self.running if job.execution_id == execution_id]
 
-    def stop_all(self, cause: Stop, are_held: bool = False) -> None:
+    def stop_all(self, cause: Stop) -> None:
         for job in list(self.running):
-            if not are_held or job.claim_id in self.held:
-                job.stop(cause)
+            job.stop(cause)
+
+    def stop_held(self, cause: Stop) -> int:
+        """Stops those of the dispatcher and says how many there were."""
+        found = [job for job in self.running if job.claim_id in self.held]
+        for job in found:
+            job.stop(cause)
+        return len(found)
 
     async def until(self, is_reached: Callable[[], bool]) -> None:
         """Waits for something that ends of jobs and confirmations bring about."""

@@ -128,9 +128,8 @@ class Sessions:
 
     def _abandon(self) -> None:
         self._orphan_timer = None
-        if self._jobs.running:
-            log.warn('no dispatcher came back; its jobs are stopped', after_seconds=self._orphan_seconds)
-        self._jobs.stop_all(Stop.ORPHAN, are_held=True)
+        if stopped := self._jobs.stop_held(Stop.ORPHAN):
+            log.warn('no dispatcher came back; its jobs are stopped', after_seconds=self._orphan_seconds, jobs=stopped)
 
     # both directions of one stream
 
@@ -228,8 +227,8 @@ class Sessions:
     # output
 
     def _enqueue(self, outbox: Outbox) -> None:
-        self._news[outbox] = None
-        if output := self._streams.get(Open.OUTPUT):
+        if output := self._streams.get(Open.OUTPUT):  # else the next one begins with everything
+            self._news[outbox] = None
             output.wake.set()
 
     def _rewind(self, stream: Stream) -> None:

@@ -116,6 +116,7 @@ class Runner:
         return self.process.wait(timeout=PATIENCE)
 
     def stop(self) -> None:
+        """Ends it, if it has not ended, and looks whether it complained."""
         if self.process.poll() is None:
             for number in (signal.SIGTERM, signal.SIGINT):  # two of a kind may arrive as one
                 self.process.send_signal(number)
@@ -124,6 +125,15 @@ class Runner:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        while line := self._arrivals.get(timeout=PATIENCE):
+            self.lines.append(line)
+        assert not self.complaints()
+
+    def complaints(self) -> list[object]:
+        """The errors in its log that were not asked for before."""
+        found = [line['msg'] for line in self.lines if line['level'] >= 50]
+        self.lines.clear()
+        return found
 
 
 @dataclass

@@ -126,6 +126,11 @@ async def test_silence_longer_than_the_heartbeat_times_out(run) -> None:
     assert max(frame.progress.fraction for frame in frames if frame.WhichOneof('frame') == 'progress') == 0.8
 
 
+async def test_a_script_that_never_reports_misses_its_first_heartbeat(run) -> None:
+    result = (await run('import time\ntime.sleep(600)', heartbeat=Duration(seconds=1)))[-1].result
+    assert (result.outcome, result.error_type) == (Outcome.TIMED_OUT, 'HeartbeatTimeout')
+
+
 async def test_a_silent_run_sends_signs_of_life(run) -> None:
     frames = await run('import time\ntime.sleep(5.5)')
     assert [frame.WhichOneof('frame') for frame in frames] == ['started', 'keep_alive', 'result']

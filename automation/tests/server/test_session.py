@@ -95,7 +95,7 @@ async def test_a_cancelled_job_runs_its_finally_and_ends_cancelled(dispatch, job
 
 async def test_a_result_in_time_counts_although_the_job_was_cancelled(dispatch, job) -> None:
     dispatcher = await dispatch()
-    source = 'import time\ndef main():\n    print("up")\n    try:\n        time.sleep(600)\n    except BaseException:\n        return "done anyway"\n'
+    source = 'import time\ndef main():\n    try:\n        print("up")\n        time.sleep(600)\n    except BaseException:\n        return "done anyway"\n'
     one = job(source)
     await dispatcher.start(one)
     await dispatcher.printed(one)

@@ -10,7 +10,7 @@ from millrace.runner.v1 import job_pb2
 from millrace.runner.v1 import runner_service_pb2 as pb
 from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc
 
-WAITS = 'import time\nprint("up")\ntry:\n    time.sleep(600)\nfinally:\n    print("cleaned up")\n'
+WAITS = 'import time\ntry:\n    print("up")\n    time.sleep(600)\nfinally:\n    print("cleaned up")\n'
 
 
 async def test_jobs_outlive_a_short_absence_of_their_dispatcher(start_runner, dispatch, job) -> None:
@@ -44,12 +44,20 @@ async def test_jobs_without_a_dispatcher_are_stopped_after_a_while_and_their_res
     assert [line.text for line in second.lines(one)] == ['up', 'cleaned up']
 
 
-async def test_jobs_by_hand_need_no_dispatcher(start_runner, bearer) -> None:
+async def test_jobs_by_hand_need_no_dispatcher(start_runner, dispatch, bearer) -> None:
     runner = start_runner(automation_orphan_seconds=0)
     async with grpc.aio.insecure_channel(runner.address) as channel:
-        request = pb.RunRequest(job=job_pb2.Job(source='import time\ntime.sleep(0.3)\nprint("done")'))
-        frames = [frame async for frame in pb_grpc.RunnerServiceStub(channel).Run(request, metadata=bearer)]
-    assert frames[-1].result.outcome == job_pb2.Result.SUCCEEDED
+        job = job_pb2.Job(source='import time\nprint("up")\ntime.sleep(600)', execution_id='exe_hand')
+        stub = pb_grpc.RunnerServiceStub(channel)
+        frames = []
+        async for frame in stub.Run(pb.RunRequest(job=job), metadata=bearer):
+            frames.append(frame)
+            if frame.WhichOneof('frame') == 'line':
+                await (await dispatch(runner, epoch=1)).close()
+                for _ in range(2):
+                    await asyncio.to_thread(runner.log, 'a stream ended')
+                await stub.Cancel(pb.CancelRequest(execution_id='exe_hand'), metadata=bearer)
+    assert frames[-1].result.outcome == job_pb2.Result.CANCELLED  # as asked, not lost
 
 
 async def test_draining_finishes_what_runs_waits_for_confirmation_and_ends_well(start_runner, dispatch, job, bearer) -> None:
@@ -114,3 +122,32 @@ async def test_an_idle_server_ends_at_once(start_runner) -> None:
     runner = start_runner()
     runner.process.terminate()
     assert await asyncio.to_thread(runner.wait) == 0
+
+
+async def test_below_the_minimum_tier_nothing_runs_and_everyone_can_see_why(start_runner, dispatch, job, bearer) -> None:
+    runner = start_runner(automation_sandbox_min_tier=3)
+    status, report = await asyncio.to_thread(runner.get, '/readyz')
+    assert status == 503
+    assert 'is below the minimum 3' in report
+    dispatcher = await dispatch(runner, epoch=1)
+    assert dispatcher.opened.credits == 0
+    await dispatcher.start(job('print("never")'))
+    assert (await dispatcher.control.next('refused')).refused.items[0].reason == 'SANDBOX_UNAVAILABLE'
+    async with grpc.aio.insecure_channel(runner.address) as channel:
+        stub = pb_grpc.RunnerServiceStub(channel)
+        described = await stub.DescribeRunner(pb.DescribeRunnerRequest(), metadata=bearer)
+        assert described.sandbox_tier < described.minimum_tier == 3
+        for call in (
+            stub.Run(pb.RunRequest(job=job('1')), metadata=bearer),
+            stub.ValidateSource(pb.ValidateSourceRequest(source='1'), metadata=bearer),
+        ):
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert runner.complaints() == ['the sandbox is below the lowest tier that is accepted: no job will run']
+
+
+async def test_a_taken_port_ends_the_process_with_a_word(start_runner, runner) -> None:
+    with pytest.raises(AssertionError, match='ended with code 1') as ended:
+        await asyncio.to_thread(start_runner, automation_address=runner.address)
+    assert runner.address in str(ended.value)
