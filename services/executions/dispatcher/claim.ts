@@ -1,0 +1,133 @@
+// Claims: for the lanes whose tickets came, the first executions go from ready to running in one transaction, and to servers with credits.
+import { randomBytes } from 'node:crypto';
+import type { Job } from '#gen/millrace/runner/v1/job.ts';
+import type { Pool, PoolConnection } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
+import type { Logger } from '#platform/log.ts';
+import { pause } from '#platform/pause.ts';
+import type { LoadSpecs, Spec } from '../engine/specs.ts';
+import { hex } from '../engine/sql.ts';
+import * as store from './claim-store.ts';
+import { jobOf, timesOf } from './jobs.ts';
+import * as metrics from './metrics.ts';
+import type { Session } from './session.ts';
+
+interface Deps {
+  pool: Pool;
+  log: Logger;
+  me: Buffer;
+  quantum: number;
+  specs: LoadSpecs;
+  sessions(): readonly Session[];
+  ring(lanes: Iterable<number>): void;
+}
+export interface Claimer {
+  claim(lanes: readonly number[]): Promise<void>; // one at a time
+  forgetMarks(): void; // the next claims begin at the head of their lanes
+}
+interface Assigned {
+  session: Session;
+  claimed: store.Claimed;
+  spec: Spec;
+  runMs: number;
+}
+
+const REPEATS = 20;
+const REPEATABLE = new Set([1213, 1205]);
+const CLAIM_BYTES = 16;
+const MARGIN_US = 500_000; // tags of other processes may be committed late, or come from a clock that is slow
+
+export function openClaimer(deps: Deps): Claimer {
+  const marks = new Map<number, store.Mark>();
+
+  const usable = (): Session[] => deps.sessions().filter((session) => session.isOpen() && session.credits() > 0);
+
+  async function attempt(connection: PoolConnection, lanes: readonly number[], rung: Set<number>): Promise<void> {
+    const sessions = usable();
+    const free = sessions.reduce((sum, session) => sum + session.credits(), 0);
+    if (free === 0) return deps.ring(lanes);
+    const count = Math.max(1, Math.min(deps.quantum, Math.floor(free / lanes.length)));
+    const asks = lanes.slice(0, free).map((lane) => ({ lane, count, mark: marks.get(lane) }));
+    deps.ring(lanes.slice(free));
+    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(({ server }) => server.id), asks); // biome-ignore format: a line
+    failpoint('claim.after_select');
+    const found = sets.flat();
+    metrics.claims.inc({ outcome: found.length > 0 ? 'some' : 'none' });
+    if (found.length === 0) {
+      await connection.query('ROLLBACK');
+      return;
+    }
+    // Our rows are hidden from others by now: the lane's next turn need not wait for this commit.
+    const full = asks.filter(({ lane }, index) => sets[index]?.length === count && !rung.has(lane)).map(({ lane }) => lane);
+    for (const lane of full) rung.add(lane);
+    deps.ring(full);
+    await assign(connection, found, sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch)); // biome-ignore format: a line
+    for (const rows of sets) remember(rows);
+  }
+
+  async function assign(connection: PoolConnection, found: readonly store.Ready[], sessions: readonly Session[]): Promise<void> {
+    const planned = await store.plans(connection, found.map(({ execution }) => execution)); // biome-ignore format: a line
+    const specs = await deps.specs([...planned.values()]);
+    const assigned: Assigned[] = [];
+    for (const row of found) {
+      const plan = planned.get(hex(row.execution));
+      const spec = plan && specs(plan);
+      if (!plan || !spec) {
+        deps.log.error({ execution: hex(row.execution) }, 'an execution cannot start: its history or its revision is not there');
+        continue;
+      }
+      const session = freest(sessions);
+      if (!session) break; // somebody else owns the servers now: the rows stay
+      const { expireTime, runMs, deadline } = timesOf(plan, spec);
+      const claimId = randomBytes(CLAIM_BYTES);
+      session.expect(claimId);
+      assigned.push({ session, spec, runMs, claimed: { row, planned: plan, claimId, server: session.server.id, deadline, expireTime } });
+    }
+    if (assigned.length === 0) {
+      await connection.query('ROLLBACK');
+      return;
+    }
+    try {
+      await store.move(connection, assigned.map(({ claimed }) => claimed)); // biome-ignore format: a line
+    } catch (error) {
+      for (const { session, claimed } of assigned) session.forget(claimed.claimId);
+      throw error;
+    }
+    failpoint('claim.after_commit');
+    metrics.claimed.observe(assigned.length);
+    const jobs = new Map<Session, Job[]>();
+    for (const one of assigned) jobs.set(one.session, [...(jobs.get(one.session) ?? []), jobOf(one.claimed, one.spec, one.runMs)]);
+    for (const [session, some] of jobs) session.start(some);
+  }
+
+  function remember(rows: readonly store.Ready[]): void {
+    const last = rows.at(-1);
+    if (last) marks.set(last.lane, { priority: last.priority, tag: last.tag - MARGIN_US });
+  }
+
+  return {
+    async claim(lanes) {
+      const done = metrics.claimSeconds.startTimer();
+      const connection = await deps.pool.getConnection();
+      const rung = new Set<number>();
+      try {
+        for (let repeat = 0; ; repeat += 1) {
+          try {
+            return await attempt(connection, lanes, rung);
+          } catch (error) {
+            await connection.query('ROLLBACK').catch(() => connection.destroy());
+            if (repeat === REPEATS || !REPEATABLE.has((error as { errno?: number }).errno ?? 0)) throw error;
+            await pause(Math.random() * 5 * (repeat + 1));
+          }
+        }
+      } finally {
+        connection.release();
+        done();
+      }
+    },
+    forgetMarks: () => marks.clear(),
+  };
+}
+
+const freest = (sessions: readonly Session[]): Session | undefined =>
+  sessions.filter((session) => session.credits() > 0).sort((a, b) => b.credits() - a.credits())[0];

@@ -1,0 +1,90 @@
+// The statements of the intake. The fence comes first: the present owner of the server, then the present claim, both read with a lock.
+import type { Line, ProgressReport } from '#gen/millrace/runner/v1/job.ts';
+import { insertStarted, lockRunning, type Running, type Start } from '../engine/finish.ts';
+import { encodeLines, PLAIN } from '../engine/log-codec.ts';
+import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
+
+// What changes about an execution that stays in running.
+export interface Stay {
+  row: Running;
+  start: Start | undefined;
+  progress: ProgressReport | undefined;
+  lineCount: number;
+}
+export interface Fence {
+  epochs: ReadonlyMap<string, number>; // of the servers that this dispatcher owns
+  running: ReadonlyMap<string, Running>;
+}
+
+const MAX_MESSAGE = 500;
+
+// Begins a transaction in which nobody else can become the owner of the servers, nor end or claim the executions.
+export async function lock(
+  connection: Connection,
+  owner: Buffer,
+  servers: readonly Buffer[],
+  executions: readonly Buffer[],
+): Promise<Fence> {
+  const [, owned, running] = (await rows(connection, ['BEGIN', lockOwned(owner, servers), lockRunning(executions)])) as [
+    unknown,
+    Owned[],
+    Running[],
+  ];
+  return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])) };
+}
+
+interface Owned {
+  id: Buffer;
+  owner_epoch: number;
+}
+export const epochsOf = (owned: readonly Owned[]): Map<string, number> =>
+  new Map(owned.map(({ id, owner_epoch }) => [hex(id), owner_epoch]));
+
+// Renewing the lease or taking a server over waits until the transaction has ended.
+export const lockOwned = (owner: Buffer, servers: readonly Buffer[]): string =>
+  format("SELECT id, owner_epoch FROM servers WHERE id IN (?) AND owner = ? AND state = 'LIVE' ORDER BY id LOCK IN SHARE MODE", [
+    [...servers].sort((a, b) => Buffer.compare(a, b)),
+    owner,
+  ]);
+
+export function chunks(written: readonly { row: Running; lines: readonly Line[] }[]): string[] {
+  const values = written
+    .filter(({ lines }) => lines.length > 0)
+    .map(({ row, lines }) => {
+      const body = encodeLines(lines);
+      return [row.execution, row.attempt, row.line_count, lines.length, body.length, PLAIN, body];
+    });
+  return insert('log_chunks', 'execution, attempt, first_seq, count, bytes, codec, body', values);
+}
+
+export function stays(staying: readonly Stay[]): string[] {
+  const started = staying.flatMap(({ row, start }) => (start ? [{ row, start }] : []));
+  return [
+    ...staying.flatMap(update),
+    ...insertStarted(started),
+    ...started.map(({ row, start }) =>
+      format('UPDATE executions SET start_time = COALESCE(start_time, ?), attempt_count = ? WHERE id = ?', [
+        start.time,
+        row.attempt,
+        row.execution,
+      ]),
+    ),
+  ];
+}
+
+// The time that an attempt has begins with its start, not with its claim.
+const FROM_START =
+  "started = 1, deadline = IF(state = 'RUNNING', deadline + INTERVAL TIMESTAMPDIFF(MICROSECOND, claim_time, NOW(6)) MICROSECOND, deadline)";
+
+function update({ row, start, progress, lineCount }: Stay): string[] {
+  const parts = [
+    ...(start ? [FROM_START] : []),
+    ...(lineCount === row.line_count ? [] : [format('line_count = ?', [lineCount])]),
+    ...(progress
+      ? [format('progress_fraction = ?, progress_message = ?', [fractionOf(progress), progress.message.slice(0, MAX_MESSAGE)])]
+      : []),
+  ];
+  return parts.length === 0 ? [] : [format(`UPDATE running SET ${parts.join(', ')} WHERE execution = ?`, [row.execution])];
+}
+
+const fractionOf = ({ fraction }: ProgressReport): number => (Number.isFinite(fraction) ? Math.min(Math.max(fraction, 0), 1) : 0);

@@ -1,0 +1,177 @@
+// The intake: what servers tell becomes durable in shared commits behind the fence, and only then it is confirmed and shown.
+import { openBatch } from '#platform/batch.ts';
+import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
+import { isDatabaseAway } from '#platform/faults.ts';
+import { fromBytes } from '#platform/id.ts';
+import type { Logger } from '#platform/log.ts';
+import { pause } from '#platform/pause.ts';
+import { claimedOf, contextsOf, finish, type Leave, type Running } from '../engine/finish.ts';
+import { afterLoss, afterRefusal, afterResult } from '../engine/machine.ts';
+import type { LoadSpecs } from '../engine/specs.ts';
+import { hex, rows } from '../engine/sql.ts';
+import * as store from './intake-store.ts';
+import * as metrics from './metrics.ts';
+import { outcomeOf, startOf, usageOf, within } from './outcome.ts';
+import { following, merge, type Reply, type Report, sizeOf } from './report.ts';
+
+export interface Intake {
+  add(report: Report): Promise<Reply>;
+  idle(): Promise<void>;
+  stop(): void; // does not wait for a database that is away any longer
+}
+// What was written about one execution.
+export interface Written {
+  row: Running;
+  lines: number; // new ones
+  bytes: number; // of them
+  isChanged: boolean; // its state or progress
+  leave: Leave | undefined;
+}
+interface Deps {
+  pool: Pool;
+  db: Db;
+  log: Logger;
+  owner: Buffer;
+  specs: LoadSpecs;
+  written(all: readonly Written[], lanes: ReadonlySet<number>): void; // after each commit
+}
+interface Told {
+  row: Running;
+  report: Report;
+  lines: NonNullable<ReturnType<typeof following>>;
+  start: ReturnType<typeof startOf> | undefined;
+}
+
+const RETRY_MS = 200;
+
+export function openIntake(deps: Deps): Intake {
+  const stopped = new AbortController();
+
+  // Nothing is lost while the database is away: servers keep what is not confirmed, and the queue waits in order.
+  async function run(reports: readonly Report[]): Promise<Reply[]> {
+    for (;;) {
+      try {
+        return await commit(deps, reports);
+      } catch (error) {
+        if (stopped.signal.aborted || !isDatabaseAway(error)) throw error;
+        await pause(RETRY_MS, stopped.signal);
+      }
+    }
+  }
+
+  const batch = openBatch<Report, Reply>({ name: 'dispatcher.intake', run, sizeOf, maxQueue: Number.POSITIVE_INFINITY });
+  return {
+    // What cannot be written would come again and again: the attempt counts as lost.
+    add: (report) =>
+      batch.add(report).catch((error) => {
+        if (stopped.signal.aborted || isDatabaseAway(error) || report.given) throw error;
+        deps.log.error({ error, execution: fromBytes('execution', report.execution) }, 'what an execution did cannot be written');
+        const { server, epoch, execution, claimId } = report;
+        return batch.add({ server, epoch, execution, claimId, given: 'LOST' });
+      }),
+    idle: batch.idle,
+    stop: () => stopped.abort(),
+  };
+}
+
+// Safe to repeat: what was committed before is recognized by its claim and its line numbers.
+async function commit(deps: Deps, reports: readonly Report[]): Promise<Reply[]> {
+  const groups = new Map<string, Report[]>();
+  for (const report of reports) {
+    const key = keyOf(report);
+    groups.set(key, [...(groups.get(key) ?? []), report]);
+  }
+  const connection = await deps.pool.getConnection();
+  try {
+    const replies = await write(deps, connection, [...groups.values()].map(merge));
+    return reports.map((report) => replies.get(keyOf(report)) ?? { kind: 'STALE' });
+  } catch (error) {
+    await connection.query('ROLLBACK').catch(() => connection.destroy());
+    throw error;
+  } finally {
+    connection.release();
+  }
+}
+
+const keyOf = ({ claimId, epoch, server }: Report): string => `${hex(claimId)}.${hex(server)}.${epoch}`;
+
+async function write(deps: Deps, connection: PoolConnection, reports: readonly Report[]): Promise<Map<string, Reply>> {
+  const servers = [...new Map(reports.map(({ server }) => [hex(server), server])).values()];
+  const { epochs, running } = await store.lock(connection, deps.owner, servers, reports.map(({ execution }) => execution)); // biome-ignore format: a line
+  const replies = new Map<string, Reply>();
+  const told: Told[] = [];
+  for (const report of reports) {
+    const row = running.get(hex(report.execution));
+    const isOwner = epochs.get(hex(report.server)) === report.epoch;
+    if (!isOwner) replies.set(keyOf(report), { kind: 'NOT_OWNER' });
+    else if (!row?.claim_id.equals(report.claimId) || !row.server.equals(report.server)) replies.set(keyOf(report), { kind: 'STALE' });
+    else told.push(toldOf(row, report));
+  }
+  for (const { kind } of replies.values()) metrics.refused.inc({ why: kind });
+  if (told.length === 0) {
+    await connection.query('ROLLBACK');
+    return replies;
+  }
+  const leaves = await leavesOf(deps, connection, told);
+  const leaving = new Map(leaves.map((leave) => [hex(leave.row.execution), leave]));
+  const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
+  const ending = await finish(connection, deps.db, leaves);
+  failpoint('intake.before_commit');
+  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...ending.statements, 'COMMIT']);
+  failpoint('intake.after_commit');
+  for (const { row, report, lines } of told) {
+    const kept: Reply = { kind: 'KEPT', lines: row.line_count + lines.length, isOver: leaving.has(hex(row.execution)) };
+    replies.set(keyOf(report), report.given ? { kind: 'STALE' } : kept); // what was given up shall be dropped
+  }
+  const written = told.map(({ row, report, lines, start }) => {
+    const leave = leaving.get(hex(row.execution));
+    return { row, lines: lines.length, bytes: bytesOf(lines), isChanged: Boolean(start || report.progress || leave), leave };
+  });
+  deps.written(written, ending.lanes);
+  return replies;
+}
+
+const bytesOf = (lines: readonly { text: string }[]): number => lines.reduce((sum, { text }) => sum + text.length, 0);
+
+const stayOf = ({ row, report, lines, start }: Told): store.Stay => ({
+  row,
+  start,
+  progress: report.progress,
+  lineCount: row.line_count + lines.length,
+});
+
+// A gap in the lines cannot be closed any more: the server has forgotten them. The attempt counts as lost.
+function toldOf(row: Running, report: Report): Told {
+  const start = report.started && row.started === 0 ? startOf(report.started, row.claim_time, row.now) : undefined;
+  const lines = following(report.lines ?? [], row.line_count);
+  if (lines) return { row, report, lines, start };
+  metrics.refused.inc({ why: 'GAP' });
+  return { row, report: { ...report, result: undefined, given: 'LOST' }, lines: [], start };
+}
+
+async function leavesOf({ specs }: Deps, connection: PoolConnection, told: readonly Told[]): Promise<Leave[]> {
+  const going = told.filter(({ report }) => report.result || report.given);
+  const contexts = await contextsOf(connection, specs, going.map(({ row }) => row)); // biome-ignore format: a line
+  return going.flatMap(({ row, report, lines, start }): Leave[] => {
+    const context = contexts.get(hex(row.execution));
+    if (!context) return []; // its history was dropped: the deadline takes it away
+    const claimed = claimedOf(start ? { ...row, started: 1 } : row);
+    const startTime = start?.time ?? row.claim_time;
+    const shared = { row, told: context.told, start };
+    if (report.result) {
+      // A result implies a start, even if the server did not say so: its input was refused, for example.
+      const isStarted = claimed.started;
+      const began = isStarted
+        ? start
+        : startOf({ time: report.result.time, sandboxTier: 0, isolation: 1, limits: [] }, row.claim_time, row.now);
+      const verdict = afterResult({ ...claimed, started: true }, outcomeOf(report.result), context.situation);
+      const endTime = within(report.result.time, startTime, row.now);
+      return [{ ...shared, start: began, verdict, endTime, usage: usageOf(report.result, row.line_count + lines.length) }];
+    }
+    const isRefused = report.given === 'REFUSED' && !claimed.started;
+    const verdict = isRefused ? afterRefusal(claimed) : afterLoss(claimed, context.situation);
+    if (!isRefused) metrics.lost.inc({ when: claimed.started ? 'RUNNING' : 'STARTING' });
+    return [{ ...shared, verdict, endTime: row.now }];
+  });
+}

@@ -1,0 +1,164 @@
+// The dispatcher: owns automation servers, hands executions to them, makes durable what they tell, and keeps the engine's clock.
+import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
+import type { Pool } from '#platform/db.ts';
+import { fromBytes, newBytes, toBytes } from '#platform/id.ts';
+import type { Module } from '#platform/module.ts';
+import { every, pause } from '#platform/pause.ts';
+import type { Leave } from '../engine/finish.ts';
+import * as notices from '../engine/notices.ts';
+import { openSpecs } from '../engine/specs.ts';
+import { ring } from '../engine/tickets.ts';
+import { openClaimer } from './claim.ts';
+import { openCompactor } from './compact.ts';
+import { settings } from './config.ts';
+import { openIntake, type Written } from './intake.ts';
+import { openLease } from './lease.ts';
+import * as metrics from './metrics.ts';
+import { endLost, endOverdue, giveUpServers } from './overdue.ts';
+import { forget } from './server-store.ts';
+import { openServers } from './servers.ts';
+import { measure, sweep } from './sweep.ts';
+import { openTimers } from './timers.ts';
+import { openTurns } from './turns.ts';
+
+const KEEPERS = 4;
+const SWEEP_MS = 1000;
+const LOOK_MS = 5000; // a notice that was lost costs so much
+const FORGET_MS = 3_600_000;
+const STOP_MS = 3000;
+
+// A process that stands still in the middle of a transaction must not hold its locks for ever.
+const BOUNDED = 'SET SESSION wait_timeout = 60 /*M!100300 , SESSION idle_transaction_timeout = 10 */';
+
+export const module: Module = {
+  name: 'dispatcher',
+  schema: 'executions',
+
+  async start({ db, bus, log, relay, hot, settings: read, clientAt, check }) {
+    const { leaseMs, serverLeaseMs, tickMs, quantum } = read(settings);
+    const me = newBytes();
+    const pools = { lease: bounded(hot(1)), claim: bounded(hot(1)), intake: bounded(hot(2)), keepers: bounded(hot(KEEPERS)) };
+    const specs = openSpecs(pools.keepers);
+    const compactor = openCompactor({ pool: pools.keepers, log });
+    const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
+    const changed = (execution: Buffer) => bus.notify(notices.changed(fromBytes('execution', execution)));
+
+    // What is told after executions have left running.
+    function left(leaves: readonly Leave[], lanes: ReadonlySet<number>): void {
+      ringAll(lanes);
+      if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
+      if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
+      for (const { row, verdict } of leaves) {
+        metrics.ended.inc({ to: verdict.to });
+        changed(row.execution);
+        if (row.started || verdict.to !== 'QUEUED') compactor.ended(row.execution, row.attempt);
+      }
+    }
+
+    function written(all: readonly Written[], lanes: ReadonlySet<number>): void {
+      for (const { row, lines, bytes, isChanged, leave } of all) {
+        if (lines > 0) {
+          metrics.lines.inc(lines);
+          compactor.wrote(row.execution, row.attempt, bytes);
+          bus.notify(notices.logs(fromBytes('execution', row.execution)));
+        }
+        if (isChanged && !leave) changed(row.execution);
+      }
+      left(all.flatMap(({ leave }) => leave ?? []), lanes); // biome-ignore format: a line
+    }
+
+    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, written });
+    const servers = openServers({
+      me,
+      pool: pools.keepers,
+      log,
+      leaseMs,
+      serverLeaseMs,
+      clientAt: (endpoint) => clientAt(RunnerServiceService, endpoint),
+      report: intake.add,
+      adopted(claims) {
+        for (const { execution, attempt, line_count } of claims) if (line_count > 0) compactor.adopted(execution, attempt);
+      },
+      capacity: () => turns.capacity(),
+      released: () => bus.notify(notices.servers),
+    });
+    const lease = openLease({
+      pool: pools.lease,
+      log,
+      leaseMs,
+      tickMs,
+      tick: (connection, sent) => servers.tick(connection, sent, lease.contactMs()),
+    });
+    const mayAct = () => lease.isValid();
+    const open = () => (mayAct() ? servers.sessions().filter((session) => session.isOpen()) : []);
+    const claimer = openClaimer({ pool: pools.claim, log, me, quantum, specs, sessions: open, ring: ringAll });
+    const turns = openTurns({
+      bus,
+      log,
+      credits: () => open().reduce((sum, session) => sum + Math.max(0, session.credits()), 0),
+      claim: claimer.claim,
+    });
+    const timers = openTimers({
+      pool: pools.keepers,
+      db,
+      log,
+      specs,
+      due(executions, lanes) {
+        ringAll(lanes);
+        executions.forEach(changed);
+      },
+      ended(ending) {
+        ringAll(ending.lanes);
+        relay.kick();
+        for (const execution of ending.ended) changed(Buffer.from(execution, 'hex'));
+      },
+    });
+
+    async function keep(): Promise<void> {
+      await endOverdue({ pool: pools.keepers, db, specs, left });
+      if (lease.contactMs() >= serverLeaseMs) {
+        for (const id of await giveUpServers(pools.keepers)) log.warn({ server: fromBytes('server', id) }, 'a server is lost');
+      }
+      await endLost({ pool: pools.keepers, db, specs, left });
+    }
+
+    async function ringAllWithWork(): Promise<void> {
+      claimer.forgetMarks();
+      await sweep({ pool: pools.keepers, bus });
+      await measure({ pool: pools.keepers });
+    }
+
+    const unfollow = [
+      bus.onNotice(notices.servers, () => lease.wake()),
+      bus.onNotice(notices.timers, () => timers.wake()),
+      bus.onNotice(notices.cancel('*'), (_, subject) => {
+        const server = subject.slice(notices.cancel('').length);
+        servers.find(toBytes('server', server))?.look().catch((error) => log.warn({ error }, 'a cancel waits for the next look')); // biome-ignore format: a line
+      }),
+    ];
+    const stops = [
+      every(SWEEP_MS, ringAllWithWork, log),
+      every(SWEEP_MS, keep, log),
+      every(LOOK_MS, () => servers.look(), log),
+      every(FORGET_MS, () => forget(pools.keepers), log),
+    ];
+    check('lease', async () => {
+      if (!mayAct()) throw new Error('the lease is over: the database does not answer in time');
+    });
+
+    return async () => {
+      for (const stop of unfollow) stop();
+      await turns.stop();
+      await lease.stop();
+      await Promise.race([intake.idle(), pause(STOP_MS)]);
+      intake.stop();
+      await servers.stop().catch((error) => log.warn({ error }, 'the servers wait for the lease to end'));
+      await Promise.all([timers.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
+    };
+  },
+};
+
+function bounded(pool: Pool): Pool {
+  pool.pool.on('connection', (connection) => connection.query(BOUNDED));
+  return pool;
+}

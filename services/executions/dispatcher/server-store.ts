@@ -1,0 +1,70 @@
+// The statements of leases and ownership. Times are the database's.
+import type { Pool, PoolConnection, ResultSetHeader, RowDataPacket } from '#platform/db.ts';
+import { format, rows } from '../engine/sql.ts';
+import type { Claim } from './session.ts';
+
+export interface ServerRow {
+  id: Buffer;
+  endpoint: string;
+  owner: Buffer | null;
+  owner_epoch: number;
+}
+export interface View {
+  dispatchers: readonly Buffer[]; // that live
+  servers: readonly ServerRow[]; // that are not lost
+}
+
+const MICROSECONDS = 1000; // in a millisecond
+
+// Gives a sign of life for this dispatcher and its servers, and answers who else lives.
+export async function renew(
+  connection: PoolConnection,
+  me: Buffer,
+  leaseMs: number,
+  alive: readonly Buffer[],
+  serverLeaseMs: number,
+): Promise<View> {
+  const lease = format('NOW(6) + INTERVAL ? MICROSECOND', [leaseMs * MICROSECONDS]);
+  const serverLease = format('NOW(6) + INTERVAL ? MICROSECOND', [serverLeaseMs * MICROSECONDS]);
+  const results = await rows(connection, [
+    `${format('INSERT INTO dispatchers (id, lease_until) VALUES (?, ', [me])}${lease}) ON DUPLICATE KEY UPDATE lease_until = ${lease}`,
+    ...alive.map((id) => format(`UPDATE servers SET lease_until = ${serverLease} WHERE id = ? AND owner = ? AND state = 'LIVE'`, [id, me])),
+    'SELECT id FROM dispatchers WHERE lease_until > NOW(6)',
+    "SELECT id, endpoint, owner, owner_epoch FROM servers WHERE state = 'LIVE'",
+  ]);
+  return { dispatchers: (results.at(-2) as { id: Buffer }[]).map(({ id }) => id), servers: results.at(-1) as ServerRow[] };
+}
+
+// Makes this dispatcher the owner, if nothing has changed since the row was read.
+export async function claim(connection: PoolConnection, me: Buffer, { id, owner_epoch }: ServerRow): Promise<boolean> {
+  const sql = "UPDATE servers SET owner = ?, owner_epoch = owner_epoch + 1 WHERE id = ? AND owner_epoch = ? AND state = 'LIVE'";
+  const [{ affectedRows }] = await connection.query<ResultSetHeader>(sql, [me, id, owner_epoch]);
+  return affectedRows === 1;
+}
+
+export async function release(connection: PoolConnection, me: Buffer, ids: readonly Buffer[]): Promise<void> {
+  if (ids.length === 0) return;
+  await connection.query('UPDATE servers SET owner = NULL, owner_epoch = owner_epoch + 1 WHERE id IN (?) AND owner = ?', [ids, me]);
+}
+
+export async function leave(pool: Pool, me: Buffer): Promise<void> {
+  await pool.query('UPDATE servers SET owner = NULL, owner_epoch = owner_epoch + 1 WHERE owner = ?; DELETE FROM dispatchers WHERE id = ?', [
+    me,
+    me,
+  ]);
+}
+
+// Rows that nobody needs: dispatchers and servers that have been gone for a day.
+export async function forget(pool: Pool): Promise<void> {
+  await pool.query(`DELETE FROM dispatchers WHERE lease_until < NOW(6) - INTERVAL 1 DAY LIMIT 1000;
+    DELETE FROM servers WHERE state = 'LOST' AND seen_time < NOW(6) - INTERVAL 1 DAY LIMIT 1000`);
+}
+
+// What a server should have.
+export async function claims(pool: Pool, server: Buffer): Promise<Claim[]> {
+  const [found] = await pool.query<(Claim & RowDataPacket)[]>(
+    'SELECT execution, claim_id, attempt, state, started, line_count FROM running WHERE server = ?',
+    [server],
+  );
+  return found;
+}

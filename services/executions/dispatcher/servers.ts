@@ -1,0 +1,142 @@
+// The servers that this dispatcher owns, each with its session.
+import type { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
+import type { ClientOf } from '#platform/client.ts';
+import type { Pool, PoolConnection } from '#platform/db.ts';
+import { isDatabaseAway } from '#platform/faults.ts';
+import { fromBytes } from '#platform/id.ts';
+import type { Logger } from '#platform/log.ts';
+import { pause } from '#platform/pause.ts';
+import { hex } from '../engine/sql.ts';
+import * as metrics from './metrics.ts';
+import { decide } from './ownership.ts';
+import type { Reply, Report } from './report.ts';
+import * as store from './server-store.ts';
+import { type Claim, type Owned, openSession, type Session } from './session.ts';
+
+interface Deps {
+  me: Buffer;
+  pool: Pool;
+  log: Logger;
+  leaseMs: number;
+  serverLeaseMs: number;
+  clientAt(endpoint: string): ClientOf<typeof RunnerServiceService>;
+  report(report: Report): Promise<Reply>;
+  adopted(claims: readonly Claim[]): void;
+  capacity(): void; // credits may have come
+  released(): void; // servers have no owner now
+}
+export interface Servers {
+  sessions(): Session[];
+  find(server: Buffer): Session | undefined;
+  tick(connection: PoolConnection, sent: () => void, contactMs: number): Promise<void>;
+  look(): Promise<void>; // compares every open session with running
+  stop(): Promise<void>; // hands all over
+}
+
+const PATIENCE = 2; // looks at which another dispatcher should have a server, before it gets it
+const AWAY_MS = 200;
+
+export function openServers(deps: Deps): Servers {
+  const { me, log } = deps;
+  const sessions = new Map<string, Session>();
+  const moving = new Map<string, number>();
+  let isStopped = false;
+
+  // Answers as soon as the database does.
+  async function claims(server: Buffer, signal: AbortSignal): Promise<Claim[]> {
+    for (;;) {
+      try {
+        return await store.claims(deps.pool, server);
+      } catch (error) {
+        if (signal.aborted || !isDatabaseAway(error)) throw error;
+        await pause(AWAY_MS, signal);
+      }
+    }
+  }
+
+  function open(owned: Owned): void {
+    log.info({ server: fromBytes('server', owned.id), endpoint: owned.endpoint, epoch: owned.epoch }, 'a server is taken over');
+    const session = openSession(
+      {
+        client: deps.clientAt(owned.endpoint),
+        dispatcherId: fromBytes('dispatcher', me),
+        log,
+        claims,
+        report: deps.report,
+        adopted: deps.adopted,
+        changed: () => {
+          count();
+          deps.capacity();
+        },
+        disowned: () => drop(owned.id, owned.epoch),
+      },
+      owned,
+    );
+    sessions.set(hex(owned.id), session);
+  }
+
+  function drop(id: Buffer, epoch: number): void {
+    const session = sessions.get(hex(id));
+    if (session?.server.epoch !== epoch) return;
+    log.info({ server: fromBytes('server', id), epoch }, 'a server is given up');
+    sessions.delete(hex(id));
+    session.close().catch((error) => log.warn({ error }, 'a session did not close in order'));
+    count();
+  }
+
+  function count(): void {
+    const all = [...sessions.values()];
+    metrics.servers.set({ state: 'open' }, all.filter((session) => session.isOpen()).length);
+    metrics.servers.set({ state: 'opening' }, all.filter((session) => !session.isOpen()).length);
+    metrics.credits.set(all.reduce((sum, session) => sum + Math.max(0, session.credits()), 0));
+  }
+
+  return {
+    sessions: () => [...sessions.values()],
+    find: (server) => sessions.get(hex(server)),
+
+    async tick(connection, sent, contactMs) {
+      const alive = [...sessions.values()].filter((session) => session.isOpen()).map(({ server }) => server.id);
+      const view = await store.renew(connection, me, deps.leaseMs, alive, deps.serverLeaseMs);
+      sent();
+      if (isStopped) return;
+      const mine = [...sessions.values()].map(({ server }) => server);
+      const { claim, release, lost } = decide(me, mine, view, contactMs >= deps.leaseMs);
+      for (const id of lost) drop(id, sessions.get(hex(id))?.server.epoch ?? -1);
+      for (const row of view.servers) moved(row);
+      for (const row of claim) {
+        if (await store.claim(connection, me, row)) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
+      }
+      const due = release.filter((id) => (moving.get(hex(id)) ?? 0) + 1 >= PATIENCE);
+      const kept = release.filter((id) => !due.includes(id)).map((id) => [hex(id), (moving.get(hex(id)) ?? 0) + 1] as const);
+      moving.clear();
+      for (const [id, looks] of kept) moving.set(id, looks);
+      if (due.length === 0) return;
+      await store.release(connection, me, due);
+      for (const id of due) drop(id, sessions.get(hex(id))?.server.epoch ?? -1);
+      deps.released();
+    },
+
+    async look() {
+      await Promise.all([...sessions.values()].map((session) => session.look()));
+    },
+
+    async stop() {
+      isStopped = true;
+      const all = [...sessions.values()];
+      sessions.clear();
+      await Promise.all(all.map((session) => session.close()));
+      await store.leave(deps.pool, me);
+      deps.released();
+    },
+  };
+
+  // A server that says that it is elsewhere now.
+  function moved({ id, endpoint }: store.ServerRow): void {
+    const session = sessions.get(hex(id));
+    if (!session || session.server.endpoint === endpoint) return;
+    const { epoch } = session.server;
+    drop(id, epoch);
+    open({ id, endpoint, epoch });
+  }
+}

@@ -1,0 +1,25 @@
+// The sweep: rings every lane that has work, and makes the stream of tickets when it is missing. Tickets may be lost; this finds everything again.
+import type { Bus } from '#platform/bus.ts';
+import type { Pool } from '#platform/db.ts';
+import { rows } from '../engine/sql.ts';
+import { ensureWork, ring } from '../engine/tickets.ts';
+import * as metrics from './metrics.ts';
+
+export async function sweep({ pool, bus }: { pool: Pool; bus: Bus }): Promise<void> {
+  const lanes = "SELECT lane FROM lanes l WHERE state = 'ACTIVE' AND EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane)";
+  const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
+  const isUp = await bus.state().then(() => true, () => false); // biome-ignore format: a line
+  if (!isUp) return;
+  const { jsm } = await bus.jetstream();
+  await ensureWork(jsm, bus.prefix);
+  ring(bus, found.map(({ lane }) => lane)); // biome-ignore format: a line
+}
+
+// How much waits, and since when. Tags are microseconds.
+export async function measure({ pool }: { pool: Pool }): Promise<void> {
+  const [[row]] = (await rows(pool, ['SELECT COUNT(*) AS n, (UNIX_TIMESTAMP(NOW(6)) * 1e6 - MIN(tag)) / 1e6 AS age FROM ready'])) as [
+    [{ n: number; age: string | null }],
+  ];
+  metrics.ready.set(row.n);
+  metrics.readyAge.set(Math.max(0, Number(row.age ?? 0)));
+}

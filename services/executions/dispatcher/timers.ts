@@ -1,0 +1,140 @@
+// Timers: what is due goes to ready, or behind its limit; waiting that has expired ends. Several dispatchers share the work by SKIP LOCKED.
+import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import type { Logger } from '#platform/log.ts';
+import { repeat } from '#platform/pause.ts';
+import { selectTold, type Told } from '../engine/ended.ts';
+import { type Ending, endWaiting, type Left } from '../engine/leave.ts';
+import { expired } from '../engine/machine.ts';
+import { lockLimits, READY, readyOf } from '../engine/slots.ts';
+import type { LoadSpecs } from '../engine/specs.ts';
+import { format, hex, insert, rows } from '../engine/sql.ts';
+import { nextTag } from '../engine/tags.ts';
+import * as metrics from './metrics.ts';
+import { transaction } from './transaction.ts';
+
+interface Deps {
+  pool: Pool;
+  db: Db;
+  log: Logger;
+  specs: LoadSpecs;
+  due(executions: readonly Buffer[], lanes: ReadonlySet<number>): void;
+  ended(left: Left): void;
+}
+export interface Timers {
+  wake(): void; // something is due soon
+  stop(): Promise<void>;
+}
+interface Timer {
+  due_time: string;
+  kind: string;
+  execution: Buffer;
+  lane: number;
+  priority: number;
+  limit_key: string | null;
+  attempt: number;
+  losses: number;
+  expire_time: Date;
+  late: number; // microseconds
+}
+
+const LONGEST_MS = 250;
+const EXPIRY_MS = 1000;
+const PAGE = 256;
+const COLUMNS = `CAST(due_time AS CHAR) AS due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time,
+  TIMESTAMPDIFF(MICROSECOND, due_time, NOW(6)) AS late`;
+const STARTS = "kind IN ('START', 'RETRY')";
+
+export function openTimers(deps: Deps): Timers {
+  const { pool, log } = deps;
+  let timer: NodeJS.Timeout | undefined;
+
+  async function take(): Promise<void> {
+    while ((await due(deps)) === PAGE);
+    const sql = `SELECT TIMESTAMPDIFF(MICROSECOND, NOW(6), MIN(due_time)) AS wait FROM timers WHERE ${STARTS}`;
+    const [[next]] = await rows<[{ wait: number | null }[]]>(pool, [sql]);
+    clearTimeout(timer);
+    const ms = (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
+    if (ms < LONGEST_MS) timer = setTimeout(loop.wake, Math.max(0, ms)); // else the loop comes back by itself
+  }
+  const loop = repeat(LONGEST_MS, take, log);
+  const expiry = repeat(EXPIRY_MS, () => expire(deps), log);
+  return {
+    wake: loop.wake,
+    async stop() {
+      clearTimeout(timer);
+      await Promise.all([loop.stop(), expiry.stop()]);
+      clearTimeout(timer);
+    },
+  };
+}
+
+// One page of what is due; answers how many were there.
+async function due({ pool, due: told }: Deps): Promise<number> {
+  const sql = `SELECT DISTINCT limit_key FROM (SELECT limit_key FROM timers WHERE ${STARTS} AND due_time <= NOW(6) ORDER BY due_time LIMIT ${PAGE}) page`;
+  const [keys = []] = await rows<[{ limit_key: string | null }[]]>(pool, [sql]);
+  if (keys.length === 0) return 0;
+  const taken = await transaction(pool, (connection) => start(connection, keys.flatMap(({ limit_key }) => limit_key ?? []))); // biome-ignore format: a line
+  for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
+  if (taken.length > 0) told(taken.map(({ execution }) => execution), new Set(taken.map(({ lane }) => lane))); // biome-ignore format: a line
+  return taken.length;
+}
+
+// Lock order: limits, timers; the slots are taken as accepting does.
+async function start(connection: PoolConnection, keys: readonly string[]): Promise<Timer[]> {
+  const limits = new Map(await lockLimits(connection, keys));
+  const limited = keys.length > 0 ? format(' OR limit_key IN (?)', [keys]) : '';
+  const select = `SELECT ${COLUMNS} FROM timers WHERE ${STARTS} AND due_time <= NOW(6) AND (limit_key IS NULL${limited})
+    ORDER BY due_time, kind, execution LIMIT ${PAGE} FOR UPDATE SKIP LOCKED`;
+  const [taken = []] = await rows<[Timer[]]>(connection, [select]);
+  if (taken.length === 0) return [];
+  const used = new Map([...limits].map(([key, limit]) => [key, limit.used]));
+  const free: Timer[] = [];
+  const behind: Timer[] = [];
+  for (const one of taken) {
+    const limit = one.limit_key === null ? undefined : limits.get(one.limit_key);
+    const now = one.limit_key === null ? 0 : (used.get(one.limit_key) ?? 0);
+    if (limit && now >= limit.max) behind.push(one);
+    else free.push(one);
+    if (limit && now < limit.max) used.set(limit.limit_key, now + 1);
+  }
+  const holders = free.filter(({ limit_key }) => limit_key !== null);
+  const waitingOf = (one: Timer) => [
+    one.limit_key,
+    nextTag(),
+    one.execution,
+    one.lane,
+    one.priority,
+    one.attempt,
+    one.losses,
+    one.expire_time,
+  ];
+  await rows(connection, [
+    ...insert('slots', 'limit_key, execution', holders.map(({ limit_key, execution }) => [limit_key, execution])), // biome-ignore format: a line
+    ...[...limits.values()].filter((one) => used.get(one.limit_key) !== one.used).map(({ limit_key }) => format('UPDATE limits SET used = ? WHERE limit_key = ?', [used.get(limit_key), limit_key])), // biome-ignore format: a line
+    ...insert('waiting', 'limit_key, seq, execution, lane, priority, attempt, losses, expire_time', behind.map(waitingOf)),
+    ...insert('ready', READY, free.map(readyOf)),
+    ...taken.map(({ due_time, kind, execution }) => format('DELETE FROM timers WHERE due_time = ? AND kind = ? AND execution = ?', [due_time, kind, execution])),
+  ]); // biome-ignore format: a list
+  return taken;
+}
+
+// What waited for too long, wherever it waits.
+async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
+  const selects = ['ready', 'waiting', 'timers'].map(
+    (table) => `SELECT execution, expire_time FROM ${table} WHERE expire_time <= NOW(6) LIMIT ${PAGE}`,
+  );
+  const found = (await rows<{ execution: Buffer; expire_time: Date }[][]>(pool, selects)).flat().slice(0, PAGE);
+  if (found.length === 0) return;
+  const [told = []] = await rows<[Told[]]>(pool, [selectTold(found.map(({ execution }) => execution))]);
+  const spec = await specs(told);
+  const times = new Map(found.map(({ execution, expire_time }) => [hex(execution), expire_time]));
+  const endings = told.map((row): Ending => {
+    const base = Math.max(row.create_time.getTime(), row.schedule_time?.getTime() ?? 0);
+    const toClose = base + (spec(row)?.scheduleToCloseMs ?? 0);
+    const isToStart = (times.get(hex(row.id))?.getTime() ?? 0) < toClose;
+    return { execution: row.id, to: 'TIMED_OUT', error: expired(isToStart ? 'ScheduleToStartTimeout' : 'ScheduleToCloseTimeout') };
+  });
+  const left = await transaction(pool, (connection) => endWaiting(connection, db, endings));
+  metrics.expired.inc({ where: 'waiting' }, left.ended.size);
+  ended(left);
+}
