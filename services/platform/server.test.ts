@@ -138,7 +138,7 @@ describe('a server', () => {
   });
 
   it('refuses what breaks the contract, naming the field and the known ones', async () => {
-    const fault = await caught(tasks(ann).createTask({ task: Task.fromPartial({}), requestId: '' }));
+    const fault = await caught(tasks(ann).createTask({ task: Task.fromPartial({ title: 'x'.repeat(201) }), requestId: '' }));
     expect(fault).to.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
     expect(fault.violations.map((one) => one.field)).to.deep.equal(['task.title']);
     expect(fault.metadata.fields).to.include('dueTime');
