@@ -322,6 +322,18 @@ describe('executions', () => {
     });
   });
 
+  it('that were asked for before the server stops are accepted and answered', async () => {
+    await create();
+    const asked = Array.from({ length: 700 }, () => create().catch((error) => error));
+    const rows = () => db()('executions').where({ automation: toBytes('automation', automationId) });
+    await until('the first commit', async () => (await rows()).length > 1);
+    await world.restart();
+    const outcomes = await Promise.all(asked);
+    const refused = outcomes.filter((outcome) => 'reason' in outcome);
+    for (const fault of refused) expect(fault.message).to.include('No connection established'); // it never came
+    expect(await rows()).to.have.length(outcomes.length - refused.length + 1);
+  });
+
   it('that have ended are run again with the same revision and input, as new ones', async () => {
     const made = await create({ input: { n: 'x'.repeat(20_000) }, labels: { a: 'b' }, priority: 1 });
     expect(await caught(executions.retryExecution({ id: made.id, requestId: '' }))).to.include({ reason: 'EXECUTION_NOT_ENDED' });
@@ -373,6 +385,17 @@ describe('executions', () => {
       ).to.equal(State.QUEUED);
       const short = { execution: draft(automationId), wait: { seconds: 60, nanos: 0 }, requestId: '' };
       expect((await executions.runAndWait(short, { deadlineMs: 1000 })).state).to.equal(State.QUEUED);
+    });
+
+    it('are answered as they are when the server stops', async () => {
+      const asked = executions.runAndWait({ execution: draft(automationId), wait: { seconds: 60, nanos: 0 }, requestId: '' });
+      await until('the execution', () =>
+        db()('executions')
+          .where({ automation: toBytes('automation', automationId) })
+          .first(),
+      );
+      await world.restart();
+      expect((await asked).state).to.equal(State.QUEUED);
     });
 
     it('are one execution for one key', async () => {
