@@ -29,6 +29,7 @@ export async function startRunner(settings: Record<string, string> = {}): Promis
       MILLRACE_AUTOMATION_ADDRESS: address,
       MILLRACE_AUTOMATION_ADMIN_ADDRESS: admin,
       MILLRACE_AUTOMATION_PREPARED: '1',
+      MILLRACE_AUTOMATION_DRAIN_SECONDS: '1',
       ...settings,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
