@@ -1,6 +1,6 @@
 // Runs a test runner to its end and reads how many tests passed and failed from the file that it writes.
 import { spawn } from 'node:child_process';
-import { existsSync, globSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { treeOf } from '../deploy/local/process-table.ts';
 
@@ -18,12 +18,14 @@ interface Run {
 }
 
 const GRACE_MS = 5000;
+const LINGER_MS = 15_000;
+const WATCH_MS = 100;
 
 // A runner that dies, hangs, writes no report or runs no test counts as one that failed.
 export async function runTests({ command: [program = '', ...args], env, seconds, report, read }: Run): Promise<Counts> {
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });
-  const ended = await run(program, args, env, seconds);
+  const ended = await run({ program, args, env, seconds, report });
   const counts = readReport(report, read);
   if (counts.passed + counts.failed === 0) return spoilt(counts, `${program} ran no test (${ended})`);
   if (ended !== 'exit 0' && counts.failed === 0) return spoilt(counts, `${program} did not end well (${ended})`);
@@ -57,23 +59,37 @@ function killTree(pid: number): void {
   }
 }
 
-function run(program: string, args: readonly string[], env: Record<string, string>, seconds: number): Promise<string> {
+interface Program {
+  program: string;
+  args: readonly string[];
+  env: Record<string, string>;
+  seconds: number;
+  report: string;
+}
+
+// How it ended. It is killed when it takes too long, or does not end although it has reported: a test has left something open.
+function run({ program, args, env, seconds, report }: Program): Promise<string> {
   return new Promise((resolve) => {
     const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'inherit', 'inherit'] });
     const { pid } = child;
-    let isLate = false;
-    const timer = setTimeout(() => {
-      isLate = true;
-      console.log(`still running after ${seconds} s: killed`);
+    let why = '';
+    const started = Date.now();
+    const watch = setInterval(() => {
+      const reported = statSync(report, { throwIfNoEntry: false })?.mtimeMs;
+      if (Date.now() - started > seconds * 1000) why = `killed after ${seconds} s`;
+      else if (reported && Date.now() - reported > LINGER_MS) why = 'killed: it reported, but did not end';
+      if (why === '') return;
+      console.log(`${program} is ${why}`);
+      clearInterval(watch);
       if (pid) killTree(pid);
-      setTimeout(() => resolve('killed'), GRACE_MS).unref();
-    }, seconds * 1000);
+      setTimeout(() => resolve(why), GRACE_MS).unref(); // should something that it started hold its exit back
+    }, WATCH_MS);
     if (pid) running.add(pid);
     child.once('error', (error) => resolve(error.message));
     child.once('exit', (code, signal) => {
-      clearTimeout(timer);
+      clearInterval(watch);
       if (pid) running.delete(pid);
-      resolve(isLate ? `killed after ${seconds} s` : `exit ${signal ?? code}`);
+      resolve(why || `exit ${signal ?? code}`);
     });
   });
 }
