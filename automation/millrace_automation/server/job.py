@@ -9,7 +9,7 @@ being stopped still counts unless the cause was a timeout.
 import asyncio
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.automations.v1 import spec_pb2
@@ -25,6 +25,8 @@ from .results import Stop, result
 LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
+REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
+_PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
 _STREAMS = {'stdout': lines.STDOUT, 'stderr': lines.STDERR}
 
@@ -80,9 +82,10 @@ class Job:
         self._begin(sandbox)
         try:
             async for event in self._process.events():
-                self._take(event)
-                if self.outbox.is_full:
-                    await self.outbox.room()
+                for part in _parts(event):
+                    self._take(part)
+                    if self.outbox.is_full:
+                        await self.outbox.room()
         except Exception as fault:
             log.error('the sandbox failed while a job ran', fault, execution=self.execution_id)
             self._stop = self._stop or Stop.SANDBOX
@@ -101,6 +104,7 @@ class Job:
     def kill(self) -> None:
         """Ends all its processes now."""
         self._is_killed = True
+        self._log.end_within(REST_BYTES)
         if self._process and self.phase is not Phase.ENDED:
             self._process.kill()
         self.outbox.unbound()
@@ -212,6 +216,15 @@ class Job:
         for key in keys:
             if timer := self._timers.pop(key, None):
                 timer.cancel()
+
+
+def _parts(event: object) -> Iterator[object]:
+    """The event in parts so small that none makes the outbox much larger than it may be."""
+    if isinstance(event, Output) and len(event.data) > _PART_BYTES:
+        for start in range(0, len(event.data), _PART_BYTES):
+            yield Output(event.stream, event.data[start : start + _PART_BYTES], event.time)
+    else:
+        yield event
 
 
 def limits_of(resources: spec_pb2.Resources) -> Limits:

@@ -121,6 +121,10 @@ class Log:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
+    def end_within(self, more: int) -> None:
+        """Keeps at most that many bytes more."""
+        self.limit = min(self.limit, self.kept_bytes + more)
+
     def add(self, stream: int, level: str, text: bytes, partial: bool) -> Entry | None:
         """The entry to deliver, or None when the log is full. The first line that no longer fits is replaced by a mark."""
         size = len(text) + (not partial)
@@ -130,7 +134,7 @@ class Log:
             if not is_first:
                 return None
             stream, level, partial = SYSTEM, '', False
-            text = b'The log was cut here: it is longer than %d bytes.' % self.limit
+            text = b'The log was cut here: more was printed than is kept.'
             size = len(text) + 1
         self._hash.update(text if partial else text + b'\n')
         self.kept_bytes += size

@@ -91,7 +91,8 @@ def _returned(output_json: str) -> job_pb2.Result:
 
 
 def _killed(exit: Exited, limits: Limits) -> str:
-    if exit.signal in (signal.SIGXCPU, signal.SIGKILL) and exit.cpu_seconds >= limits.cpu_seconds * 0.95:
+    is_spent = exit.signal == signal.SIGKILL and exit.cpu_seconds >= limits.cpu_seconds
+    if is_spent or exit.signal == signal.SIGXCPU:
         return f'It used more than {limits.cpu_seconds} s of processor time.'
     try:
         name = signal.Signals(exit.signal).name

@@ -118,11 +118,11 @@ def test_a_log_counts_hashes_and_stops_at_its_limit() -> None:
     assert [entry and (entry.seq, entry.stream, entry.text) for entry in kept] == [
         (0, lines.STDOUT, b'12345'),
         (1, lines.STDOUT, b'123'),
-        (2, lines.SYSTEM, b'The log was cut here: it is longer than 10 bytes.'),
+        (2, lines.SYSTEM, b'The log was cut here: more was printed than is kept.'),
         None,
     ]
     assert (log.count, log.dropped_bytes) == (3, 3)
-    assert log.sha256 == hashlib.sha256(b'12345\n123\nThe log was cut here: it is longer than 10 bytes.\n').hexdigest()
+    assert log.sha256 == hashlib.sha256(b'12345\n123\nThe log was cut here: more was printed than is kept.\n').hexdigest()
 
 
 def test_a_partial_line_adds_no_newline_to_the_hash() -> None:
@@ -131,3 +131,14 @@ def test_a_partial_line_adds_no_newline_to_the_hash() -> None:
     log.add(lines.STDOUT, '', b'b', False)
     assert log.sha256 == hashlib.sha256(b'ab\n').hexdigest()
     assert log.kept_bytes == 3
+
+
+def test_a_log_can_be_told_to_end_soon() -> None:
+    log = Log(limit=1000)
+    log.add(lines.STDOUT, '', b'12345', False)
+    log.end_within(4)
+    assert log.add(lines.STDOUT, '', b'123', False).stream == lines.STDOUT
+    assert log.add(lines.STDOUT, '', b'', False).stream == lines.SYSTEM
+    log = Log(limit=3)
+    log.end_within(100)
+    assert log.limit == 3

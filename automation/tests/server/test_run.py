@@ -72,6 +72,11 @@ async def test_each_end_has_its_name(run, source, outcome, error_type) -> None:
     assert bool(result.error_message) == (outcome != Outcome.SUCCEEDED)
 
 
+async def test_too_much_processor_time_is_named(run) -> None:
+    result = (await run('while True:\n    pass\n', resources=spec_pb2.Resources(cpu_seconds=1)))[-1].result
+    assert (result.error_type, result.error_message) == ('Killed', 'It used more than 1 s of processor time.')
+
+
 async def test_an_exception_brings_its_message_and_the_scripts_own_frames(run) -> None:
     result = (await run('def inner(n):\n    return 1 / n\n\ndef main():\n    return inner(0)\n'))[-1].result
     assert (result.error_type, result.error_message) == ('ZeroDivisionError', 'division by zero')

@@ -5,6 +5,7 @@ import contextlib
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from millrace.runner.v1 import job_pb2, session_pb2
 
 SLEEPS = 'import time\nprint("up")\ntime.sleep(600)\n'
@@ -227,6 +228,29 @@ async def test_a_script_blocks_when_nothing_is_confirmed_and_goes_on_when_it_is(
     assert sum(len(line.text) + 1 for line in lines[:-1]) <= 10 * 1024 * 1024
     assert result.dropped_bytes == 20_000 * 1024 - (len(lines) - 1) * 1024
     assert runner.resident_kib() - before < 40_000
+    await settle(dispatcher, one)
+
+
+async def test_a_script_that_fills_enlarged_pipes_with_empty_lines_costs_little(dispatch, job, runner) -> None:
+    source = """
+import fcntl, os
+fcntl.fcntl(1, 1031, 1 << 20)  # F_SETPIPE_SZ
+os.set_blocking(1, False)
+while True:
+    try:
+        os.write(1, b'\\n' * 65536)
+    except BlockingIOError:
+        pass
+"""
+    dispatcher = await dispatch()
+    one = job(source, grace=Duration(), start_to_close=Duration(seconds=1))
+    await dispatcher.start(one)
+    await dispatcher.control.until(lambda: dispatcher.credits() == 5)  # it was killed, and nothing was confirmed
+    assert await kept_bytes_settle(runner) < 15_000_000
+    await dispatcher.confirm(one, lines=2**31 - 1, started=True)
+    result = await dispatcher.result(one)
+    assert result.outcome == job_pb2.Result.TIMED_OUT
+    assert result.dropped_bytes > 500_000
     await settle(dispatcher, one)
 
 
