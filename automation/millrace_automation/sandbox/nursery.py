@@ -27,7 +27,7 @@ class Child:
     """A sandboxed process, and the server's ends of its channel and streams."""
 
     nursery: 'Nursery'
-    slot: int
+    id: int
     channel: socket.socket
     output: int
     error: int
@@ -35,15 +35,15 @@ class Child:
     armed: asyncio.Future[None]
 
     def launch(self, limits: Limits) -> None:
-        self.nursery.send({'launch': self.slot, 'limits': asdict(limits)})
+        self.nursery.send({'launch': self.id, 'limits': asdict(limits)})
 
     def terminate(self) -> None:
         if not self.exit.done():
-            self.nursery.send({'terminate': self.slot})
+            self.nursery.send({'terminate': self.id})
 
     def kill(self) -> None:
         if not self.exit.done():
-            self.nursery.send({'kill': self.slot})
+            self.nursery.send({'kill': self.id})
 
     def close(self) -> None:
         """Of a child that nobody reads from."""
@@ -110,6 +110,7 @@ class Nursery:
             child = self._ready.popleft()
             if not child.exit.done():
                 return child
+            child.launch(Limits())  # it ended while it waited: only so another one is made
             child.close()
         if not self.is_alive:
             raise SandboxUnavailable(self.fault or "the sandbox's parent has ended")
@@ -172,13 +173,13 @@ class Nursery:
 
     def _take_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
-            case {'new': int(slot)}:
-                self._admit(slot, *descriptors)
-            case {'armed': int(slot)}:
-                if (child := self._running.get(slot)) and not child.armed.done():
+            case {'new': int(id)}:
+                self._admit(id, *descriptors)
+            case {'armed': int(id)}:
+                if (child := self._running.get(id)) and not child.armed.done():
                     child.armed.set_result(None)
-            case {'exit': int(slot)}:
-                if child := self._running.pop(slot, None):
+            case {'exit': int(id)}:
+                if child := self._running.pop(id, None):
                     _end(child, message)
             case {'up': dict(facts)}:
                 self.facts = facts
@@ -186,11 +187,11 @@ class Nursery:
             case {'failed': str(fault)}:
                 self.fault = fault
 
-    def _admit(self, slot: int, channel: int, output: int, error: int) -> None:
+    def _admit(self, id: int, channel: int, output: int, error: int) -> None:
         endpoint = socket.socket(fileno=channel)
         endpoint.setblocking(False)
-        child = Child(self, slot, endpoint, output, error, self._loop.create_future(), self._loop.create_future())
-        self._running[slot] = child
+        child = Child(self, id, endpoint, output, error, self._loop.create_future(), self._loop.create_future())
+        self._running[id] = child
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():

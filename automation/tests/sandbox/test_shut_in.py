@@ -298,8 +298,15 @@ def main(halves):
 async def test_a_canary_in_the_servers_environment_is_not_found(sandbox):
     python = os.path.realpath(sys.executable)
     environment = {'CANARY': os.urandom(24).hex(), 'PYTHONPATH': str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [python, '-c', CANARY, str(sandbox.tier)], input=SEARCH, env=environment, capture_output=True, text=True, timeout=60, check=False
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [python, '-c', CANARY, str(sandbox.tier)],
+        input=SEARCH,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     match = re.search(r"Returned\(output_json='\[(\[.*?\]),(\d+),(\d+)\]'\)", done.stdout)
     assert match, done

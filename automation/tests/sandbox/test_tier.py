@@ -92,6 +92,19 @@ async def test_a_parent_is_replaced_now_and_then_and_its_runs_go_on(sandbox, mon
         await other.stop()
 
 
+async def test_runs_that_end_before_their_parent_hears_of_them_are_replaced(sandbox):
+    other = await Sandbox.start(SandboxSettings(1, Path('/nonexistent'), slots=2, prepared=12, force_tier_at_most=sandbox.tier))
+    try:
+        for _ in range(4):
+            assert await asyncio.gather(*[output(other) for _ in range(16)]) == ['"hello"'] * 16
+        waiting = other._nurseries['base']._ready
+        async with asyncio.timeout(30):
+            while len(waiting) < 12 or any(child.exit.done() for child in waiting):
+                await asyncio.sleep(0.01)
+    finally:
+        await other.stop()
+
+
 async def test_stop_ends_everything(sandbox, commands):
     other = await start(sandbox.tier)
     process = await other.launch('import subprocess\nprint(1)\nsubprocess.run(["sleep", "14142135"])', '{}', Limits())

@@ -6,11 +6,13 @@ child joins while it is prepared. Where a controller is not there or not ours to
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .system import write_file
 
 _MIB = 1 << 20
+_LEAST_MIB = 32  # what a child has in use before it begins
 _PREFIX = 'millrace-'
 
 
@@ -26,31 +28,37 @@ class Cgroups:
 
     version: int = 0
     folders: dict[str, str] = field(default_factory=dict)
+    _limits: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def paths(self, slot: int) -> list[str]:
         return [f'{folder}/{slot}' for folder in dict.fromkeys(self.folders.values())]
 
-    def make(self, slot: int) -> None:
-        for path in self.paths(slot):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path)
-
-    def set_limits(self, slot: int, memory_mib: int, processes: int) -> None:
-        memory, pids = self.folders.get('memory'), self.folders.get('pids')
-        if memory:
-            names = ('memory.limit_in_bytes', 'memory.memsw.limit_in_bytes') if self.version == 1 else ('memory.max',)
-            is_raised = self._bytes(f'{memory}/{slot}/{names[0]}') < memory_mib * _MIB
-            for name in reversed(names) if is_raised else names:  # memory and swap together are never below memory
-                _put(f'{memory}/{slot}/{name}', str(memory_mib * _MIB), optional='memsw' in name)
-            _put(f'{memory}/{slot}/memory.swap.max', '0', optional=True)
-        if pids:
-            _put(f'{pids}/{slot}/pids.max', str(processes))
-
-    def restart(self, slot: int) -> None:
-        """Forgets the highest use of the run before."""
-        if memory := self.folders.get('memory'):
+    def prepare(self, slot: int, limits: Mapping[str, int]) -> None:
+        """Makes the slot's groups as a new child finds them."""
+        if slot not in self._limits:
+            for path in self.paths(slot):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path)
+        self.limit(slot, limits)
+        if memory := self.folders.get('memory'):  # forgets the highest use of the run before
             name = 'memory.max_usage_in_bytes' if self.version == 1 else 'memory.peak'
             _put(f'{memory}/{slot}/{name}', '0', optional=True)
+
+    def limit(self, slot: int, limits: Mapping[str, int]) -> None:
+        if self._limits.get(slot) == limits:
+            return
+        if memory := self.folders.get('memory'):
+            self._limit_memory(f'{memory}/{slot}', max(limits['memory_mib'], _LEAST_MIB) * _MIB)
+        if pids := self.folders.get('pids'):
+            _put(f'{pids}/{slot}/pids.max', str(limits['processes'] + 1))  # init is one of them
+        self._limits[slot] = limits
+
+    def _limit_memory(self, group: str, size: int) -> None:
+        names = ('memory.limit_in_bytes', 'memory.memsw.limit_in_bytes') if self.version == 1 else ('memory.max',)
+        is_raised = self._bytes(f'{group}/{names[0]}') < size
+        for name in reversed(names) if is_raised else names:  # memory and swap together are never below memory
+            _put(f'{group}/{name}', str(size), optional='memsw' in name)
+        _put(f'{group}/memory.swap.max', '0', optional=True)
 
     def usage(self, slot: int) -> Usage:
         """What the kernel counted: the highest use in KiB (0: unknown) and how many processes it killed for memory, ever."""
@@ -62,7 +70,7 @@ class Cgroups:
 
     def remove(self) -> None:
         for folder in dict.fromkeys(self.folders.values()):
-            remove_folder(folder)
+            _remove_folder(folder)
 
     @staticmethod
     def _bytes(path: str) -> int:
@@ -70,7 +78,18 @@ class Cgroups:
         return int(text) if text.isdigit() else 0
 
 
-def find(own: dict[str, str], server: int) -> Cgroups:
+def usable(own: dict[str, str], server: int, limits: Mapping[str, int]) -> Cgroups:
+    """A controller that turns out not to be ours to set is left to the watch."""
+    groups = _find(own, server)
+    try:
+        groups.prepare(0, limits)
+    except OSError:
+        groups.remove()
+        return Cgroups()
+    return groups
+
+
+def _find(own: dict[str, str], server: int) -> Cgroups:
     """Makes the folders in which slots are made. `own` says where each controller's group of this process is, '' is version 2's."""
     groups = Cgroups(1)
     for controller in ('memory', 'pids'):
@@ -83,7 +102,7 @@ def find(own: dict[str, str], server: int) -> Cgroups:
         with contextlib.suppress(OSError):
             write_file(f'{folder}/cgroup.subtree_control', '+memory +pids')
             return Cgroups(2, {'memory': folder, 'pids': folder})
-        remove_folder(folder)
+        _remove_folder(folder)
     return groups
 
 
@@ -146,10 +165,10 @@ def _remove_left_over(group: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(group):
             if name.startswith(_PREFIX) and not os.path.exists(f'/proc/{name.removeprefix(_PREFIX)}'):
-                remove_folder(f'{group}/{name}')
+                _remove_folder(f'{group}/{name}')
 
 
-def remove_folder(folder: str) -> None:
+def _remove_folder(folder: str) -> None:
     """Folders of control groups are removed without their files. One that still holds a process stays."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):

@@ -3,8 +3,9 @@
 In tier 2 it is pid 1 of the namespace; in tier 1 it is the subreaper of what the script leaves behind. It keeps the right to resize the
 script's folder until the run begins. The script cannot touch it: it is not dumpable, and signals do not reach it.
 
-On the status socket, packets from the parent: G the user maps are written, L the run begins (JSON: limits), T ask the script to stop,
-K end it. To the parent: R ready, A the limits are set, F failed (text), E ended (JSON).
+On the status socket, packets from the parent: G the user maps are written, T ask the script to stop, K end it. To the parent: R ready,
+F failed (text), E ended (JSON). On the begin socket the script says R when it is ready, then its limits (JSON), and waits for a packet
+before the user's code runs: so no run is ever without its limits, however late the parent hears of it.
 """
 
 import contextlib
@@ -48,9 +49,9 @@ def run(plan: ChildPlan, filter: Filter, descriptors: tuple[int, int, int, int])
         status = socket.socket(fileno=_STATUS)
         try:
             scoped = _prepare(plan, status)
-            pid = _fork_script(plan, filter, status)
+            pid, begin = _fork_script(plan, filter, status)
             status.send(b'R')
-            _Init(plan, status, pid, scoped).serve()
+            _Init(plan, status, begin, pid, scoped).serve()
         except Exception:
             status.send(b'F' + traceback.format_exc().encode(errors='replace')[-8000:])
     except OSError:
@@ -105,28 +106,28 @@ def _become(plan: ChildPlan) -> None:
     os.setresuid(user, user, user)
 
 
-def _fork_script(plan: ChildPlan, filter: Filter, status: socket.socket) -> int:
-    ready, theirs = os.pipe()
+def _fork_script(plan: ChildPlan, filter: Filter, status: socket.socket) -> tuple[int, socket.socket]:
+    begin, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         status.close()
-        os.close(ready)
+        begin.close()
         script.start(plan, filter, theirs)
-    os.close(theirs)
+    theirs.close()
     null = os.open('/dev/null', os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (1, 2, 3):
         os.dup2(null, descriptor)
-    with open(ready, 'rb') as file:
-        said = file.read()
+    said = begin.recv(65536)
     if said != b'R':
         raise RuntimeError(said.decode(errors='replace') or 'the script process ended while it was prepared')
-    return pid
+    return pid, begin
 
 
 class _Init:
-    def __init__(self, plan: ChildPlan, status: socket.socket, script_pid: int, scoped: bool):
+    def __init__(self, plan: ChildPlan, status: socket.socket, begin: socket.socket, script_pid: int, scoped: bool):
         self._plan = plan
         self._status = status
+        self._begin_socket = begin
         self._script = script_pid
         self._may_kill_all = plan.has_namespaces or plan.uid is not None or scoped
         needs_pids = not plan.has_namespaces and plan.uid is None
@@ -141,12 +142,16 @@ class _Init:
         poll = select.poll()
         poll.register(woken, select.POLLIN)
         poll.register(_STATUS, select.POLLIN)
+        poll.register(self._begin_socket, select.POLLIN)
         while self._end is None:
             for descriptor, _ in poll.poll(self._watch.is_running and 100 or None):
                 if descriptor == woken:
                     os.read(woken, 4096)
-                else:
+                elif descriptor == _STATUS:
                     self._obey()
+                else:
+                    poll.unregister(descriptor)
+                    self._begin()
             if self._watch.is_running and (cause := self._watch.excess()):
                 self._cause = self._cause or cause
                 self._kill_all()
@@ -156,21 +161,24 @@ class _Init:
     def _obey(self) -> None:
         packet = self._status.recv(65536)
         match packet[:1]:
-            case b'L':
-                self._begin(json.loads(packet[1:]))
             case b'T':
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._script, signal.SIGTERM)
             case b'K' | b'':
                 self._kill_all()
 
-    def _begin(self, limits: dict[str, int]) -> None:
+    def _begin(self) -> None:
+        packet = self._begin_socket.recv(4096)
+        if not packet:
+            return  # the script ended before it began
+        limits = json.loads(packet)
         if self._plan.has_namespaces:
             if limits['disk_mib'] != DEFAULT_LIMITS['disk_mib']:
                 tree.resize(limits['disk_mib'])
             drop_capabilities()
         self._watch.begin(limits['memory_mib'], limits['processes'])
-        self._status.send(b'A')
+        with contextlib.suppress(OSError):
+            self._begin_socket.send(b'A')
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

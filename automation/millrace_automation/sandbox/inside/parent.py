@@ -1,8 +1,9 @@
 """Keeps sandboxed children prepared, ahead of demand. It holds no secret and one thread, and runs no code of a user.
 
-Packets on the control socket are JSON. To the supervisor: {"up": what it found} once; {"new": slot} with the child's channel, standard
-output and standard error; {"armed": slot} its limits are set; {"exit": slot, ...}; {"failed": text} a child could not be prepared.
-From it: {"launch": slot, "limits": {...}}, {"terminate": slot}, {"kill": slot}, {"retire": true} make no more and end with the last run.
+Packets on the control socket are JSON. To the supervisor: {"up": what it found} once; {"new": id} with the child's channel, standard
+output and standard error; {"armed": id} its control groups have its limits; {"exit": id, ...}; {"failed": text} a child could not be
+prepared. From it: {"launch": id, "limits": {...}} the child is in use, make another; it may have ended when this is read; {"terminate":
+id}, {"kill": id}, {"retire": true} make no more and end with the last run.
 """
 
 import contextlib
@@ -15,24 +16,13 @@ import signal
 import socket
 import time
 
-from . import cgroup, ground, init, landlock
+from . import cgroup, ground, landlock, slots
 from .plan import DEFAULT_LIMITS, ChildPlan, Plan
 from .seccomp import Filter
 from .slots import Slot
-from .system import (
-    CLONE_NEWIPC,
-    CLONE_NEWNET,
-    CLONE_NEWNS,
-    CLONE_NEWPID,
-    CLONE_NEWUSER,
-    CLONE_NEWUTS,
-    PR_SET_CHILD_SUBREAPER,
-    clone,
-    prctl,
-)
+from .system import PR_SET_CHILD_SUBREAPER, prctl
 from .watch import children_of
 
-_NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET
 _KILL_SECONDS = 2.0  # how long init may take to end its sandbox before it is ended itself
 _FAILURES = 3  # in a row, before it gives up
 
@@ -50,7 +40,8 @@ class Parent:
         self._groups = cgroup.Cgroups()
         self._free = list(range(plan.most))[::-1]
         self._children: dict[int, Slot] = {}  # by pid
-        self._by_slot: dict[int, Slot] = {}
+        self._by_id: dict[int, Slot] = {}
+        self._last_id = 0
         self._by_status: dict[int, Slot] = {}
         self._poll = select.poll()
         self._wanted = plan.prepared
@@ -80,8 +71,7 @@ class Parent:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         with open('/proc/self/cgroup') as own, open('/proc/self/mountinfo') as mounts:
-            self._groups = cgroup.find(cgroup.own_groups(own.read(), mounts.read()), self._plan.server)
-        self._try_groups()
+            self._groups = cgroup.usable(cgroup.own_groups(own.read(), mounts.read()), self._plan.server, DEFAULT_LIMITS)
         if self._plan.tier >= 2:
             ground.make_tree(self._plan)
         else:
@@ -97,61 +87,27 @@ class Parent:
         gc.collect()
         gc.freeze()
 
-    def _try_groups(self) -> None:
-        """A controller that turns out not to be ours to set is left to the watch."""
-        if self._groups.folders:
-            try:
-                self._make_groups(0)
-            except OSError:
-                self._groups.remove()
-                self._groups = cgroup.Cgroups()
-
-    def _make_groups(self, number: int) -> None:
-        self._groups.make(number)
-        self._groups.set_limits(number, DEFAULT_LIMITS['memory_mib'], DEFAULT_LIMITS['processes'] + 1)
-        self._groups.restart(number)
-
     # children
 
     def _prepare(self) -> None:
-        while self._wanted and self._free:
+        """One: whoever asks for something meanwhile is not to wait for all of them."""
+        if self._is_short:
             self._wanted -= 1
             number = self._free.pop()
-            self._make_groups(number)
+            self._groups.prepare(number, DEFAULT_LIMITS)
             self._fork(number)
+
+    @property
+    def _is_short(self) -> bool:
+        return bool(self._wanted and self._free)
 
     def _fork(self, number: int) -> None:
         uid = self._plan.uids[number] if self._plan.uids else None
         plan = ChildPlan(self._plan, number, self._groups.paths(number), 'memory' in self._groups.folders, uid, self._shared_processes)
-        if not plan.has_namespaces:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(plan.work, 0o700)
-            if uid is not None:
-                os.chown(plan.work, uid, uid)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        output, output_end = os.pipe()
-        error, error_end = os.pipe()
-        if uid is not None:  # it opens them by name too, as /dev/stderr
-            os.fchown(output_end, uid, uid)
-            os.fchown(error_end, uid, uid)
-        pid = clone(_NAMESPACES) if plan.has_namespaces else os.fork()
-        if pid == 0:
-            init.run(plan, self._filter, (output_end, error_end, script_channel.fileno(), theirs.fileno()))
-        theirs.close()
-        script_channel.close()
-        os.close(output_end)
-        os.close(error_end)
-        slot = Slot(number, pid, ours, (channel.detach(), output, error), self._groups.usage(number).kills)
-        self._children[pid] = self._by_slot[number] = self._by_status[ours.fileno()] = slot
-        self._poll.register(ours, select.POLLIN)
-        if plan.has_namespaces:
-            try:
-                ground.map_user(pid, uid)
-                slot.send(b'G')
-            except OSError as fault:
-                slot.fault = f'{fault.filename or "user map"}: {fault.strerror}'
-                os.kill(pid, signal.SIGKILL)
+        self._last_id += 1
+        slot = slots.start(plan, self._filter, self._last_id, self._groups.usage(number).kills)
+        self._children[slot.pid] = self._by_id[slot.id] = self._by_status[slot.status.fileno()] = slot
+        self._poll.register(slot.status, select.POLLIN)
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
@@ -178,7 +134,7 @@ class Parent:
         while self._hear(slot):
             pass  # what it said before it ended
         self._poll.unregister(slot.status)
-        del self._by_status[slot.status.fileno()], self._by_slot[slot.number]
+        del self._by_status[slot.status.fileno()], self._by_id[slot.id]
         slot.close()
         self._free.append(slot.number)
         self._has_strays = self._has_strays or (self._plan.tier < 2 and slot.report is None)
@@ -188,21 +144,24 @@ class Parent:
         if slot.report is None and slot.fault:
             self._tell({'failed': slot.fault})
         usage = self._groups.usage(slot.number)
-        self._tell({'exit': slot.number} | slot.account(used, usage.peak_kib, usage.kills))
+        self._tell({'exit': slot.id} | slot.account(used, usage.peak_kib, usage.kills))
 
     def _fail(self, fault: str) -> None:
         self._failures += 1
         self._tell({'failed': fault})
+        self._want_another()
+        if self._wanted is not None and self._failures >= _FAILURES:
+            raise ConnectionError
+
+    def _want_another(self) -> None:
         if self._wanted is not None:
             self._wanted += 1
-            if self._failures >= _FAILURES:
-                raise ConnectionError
 
     # messages
 
     def _wait(self) -> None:
         is_urgent = self._has_strays or any(slot.kill_time is not None for slot in self._children.values())
-        for descriptor, _ in self._poll.poll(50 if is_urgent else None):
+        for descriptor, _ in self._poll.poll(0 if self._is_short else 50 if is_urgent else None):
             if descriptor == self._woken:
                 os.read(descriptor, 4096)
             elif descriptor == self._control.fileno():
@@ -221,22 +180,20 @@ class Parent:
                 slot.kill()
             return
         (verb,) = order.keys() & {'launch', 'terminate', 'kill'}
-        if slot := self._by_slot.get(order[verb]):
-            if verb == 'launch':
-                self._launch(slot, order['limits'])
-            elif verb == 'terminate':
-                slot.send(b'T')
-            else:
-                slot.kill()
-
-    def _launch(self, slot: Slot, limits: dict[str, int]) -> None:
-        slot.is_launched = True
-        if limits != DEFAULT_LIMITS:
-            with contextlib.suppress(OSError):
-                self._groups.set_limits(slot.number, limits['memory_mib'], limits['processes'] + 1)
-        slot.send(b'L' + json.dumps(limits).encode())
-        if self._wanted is not None:
-            self._wanted += 1
+        slot = self._by_id.get(order[verb])
+        if verb == 'launch':
+            self._want_another()
+        if slot is None:
+            return
+        if verb == 'launch':
+            slot.is_launched = True
+            with contextlib.suppress(OSError):  # a limit below what it uses already: the kernel's word stands
+                self._groups.limit(slot.number, order['limits'])
+            self._tell({'armed': slot.id})
+        elif verb == 'terminate':
+            slot.send(b'T')
+        else:
+            slot.kill()
 
     def _hear(self, slot: Slot) -> bool:
         """Takes one packet of an init; False when there is none."""
@@ -248,10 +205,8 @@ class Parent:
             case b'R':
                 self._failures = 0
                 slot.is_announced = True
-                socket.send_fds(self._control, [json.dumps({'new': slot.number}).encode()], slot.descriptors)
+                socket.send_fds(self._control, [json.dumps({'new': slot.id}).encode()], slot.descriptors)
                 slot.close_descriptors()
-            case b'A':
-                self._tell({'armed': slot.number})
             case b'E':
                 slot.report = json.loads(packet[1:])
             case b'F':

@@ -2,8 +2,10 @@
 
 import _sitebuiltins
 import builtins
+import json
 import os
 import signal
+import socket
 import sys
 import time
 from typing import NoReturn
@@ -20,26 +22,28 @@ _SYSTEM_FILES = (
 )
 
 
-def start(plan: ChildPlan, filter: Filter, ready: int) -> NoReturn:
-    """Descriptors: 1 and 2 are pipes, 3 the channel, `ready` is told how the preparation went."""
+def start(plan: ChildPlan, filter: Filter, begin: socket.socket) -> NoReturn:
+    """Descriptors: 1 and 2 are pipes, 3 the channel; `begin` leads to init."""
     try:
         channel = _lock_in(plan, filter)
-        os.write(ready, b'R')
-        os.close(ready)
+        begin.send(b'R')
     except BaseException as fault:
-        os.write(ready, f'{type(fault).__name__}: {fault}'.encode(errors='replace'))
+        begin.send(f'{type(fault).__name__}: {fault}'.encode(errors='replace'))
         os._exit(1)
     code = 1
     try:
-        code = _serve(plan, channel)
+        code = _serve(plan, channel, begin)
     finally:
         os._exit(code & 255)
 
 
-def _serve(plan: ChildPlan, channel: Channel) -> int:
+def _serve(plan: ChildPlan, channel: Channel, begin: socket.socket) -> int:
     try:
         request = channel.receive()
         limits = request['limits']
+        begin.send(json.dumps(limits).encode())
+        begin.recv(1)
+        begin.close()
         rlimits.set_for_run(limits, plan.process_slots(limits['processes']))
         return execution.run(request, channel)
     except KeyboardInterrupt as fault:  # asked to stop while it had not begun, or had ended

@@ -1,5 +1,6 @@
-"""One child as its parent sees it."""
+"""One child as its parent sees it, and how it comes to be."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -7,10 +8,20 @@ import socket
 import time
 from dataclasses import dataclass
 
+from . import ground, init
+from .plan import ChildPlan
+from .seccomp import Filter
+from .system import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, clone
+
+_NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET
+
 
 @dataclass(eq=False)
 class Slot:
+    id: int
+    """Never used twice by a parent, unlike the number."""
     number: int
+    """Decides its user, its control groups and its folder."""
     pid: int
     status: socket.socket
     descriptors: tuple[int, ...]
@@ -55,3 +66,35 @@ class Slot:
             'peak': peak_kib or report['rss'],
             'oom': is_killed and (report['cause'] == 'memory' or kills > self.kills_before),
         }
+
+
+def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
+    """Forks a child that prepares itself. Returns in the parent only."""
+    if not plan.has_namespaces:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(plan.work, 0o700)
+        if plan.uid is not None:
+            os.chown(plan.work, plan.uid, plan.uid)
+    ours, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    output, output_end = os.pipe()
+    error, error_end = os.pipe()
+    if plan.uid is not None:  # it opens them by name too, as /dev/stderr
+        os.fchown(output_end, plan.uid, plan.uid)
+        os.fchown(error_end, plan.uid, plan.uid)
+    pid = clone(_NAMESPACES) if plan.has_namespaces else os.fork()
+    if pid == 0:
+        init.run(plan, filter, (output_end, error_end, script_channel.fileno(), status.fileno()))
+    status.close()
+    script_channel.close()
+    os.close(output_end)
+    os.close(error_end)
+    slot = Slot(id, plan.slot, pid, ours, (channel.detach(), output, error), kills_before)
+    if plan.has_namespaces:
+        try:
+            ground.map_user(pid, plan.uid)
+            slot.send(b'G')
+        except OSError as fault:
+            slot.fault = f'{fault.filename or "user map"}: {fault.strerror}'
+            os.kill(pid, signal.SIGKILL)
+    return slot

@@ -54,9 +54,11 @@ def main(server: int, parent: int, package: str, home: str) -> dict[str, bool]:
         'read the code of the server': _is_refused(lambda: _read(f'{package}/__init__.py')),
         'read devices of the kernel': all(_is_refused(lambda path=path: _read(path)) for path in ('/dev/kmsg', '/proc/kcore', '/dev/mem')),
         'read the environment of other processes': all(_is_refused(lambda path=path: _read(path)) for path in environments),
+        'list the root folder': _is_refused(lambda: os.listdir('/')),
         'list home folders': all(_is_refused(lambda path=path: os.listdir(path)) for path in homes),
     }
     found['see other processes'] = not _visible()
+    found['see the network of the machine'] = _sees_no_network()
     found['signal the server'] = all(_is_refused(lambda pid=pid: os.kill(pid, 0)) for pid in outside)
     for kind, arguments in _SOCKETS.items():
         found[f'open a socket: {kind}'] = _is_refused(lambda arguments=arguments: socket.socket(*arguments).close())
@@ -102,6 +104,14 @@ def _visible() -> list[str]:
 def _read(path: str) -> None:
     with open(path, 'rb') as file:
         file.read(1)
+
+
+def _sees_no_network() -> bool:
+    try:
+        with open('/proc/self/net/dev') as file:
+            return [line.split(':')[0].strip() for line in file if ':' in line] == ['lo']
+    except OSError:
+        return True
 
 
 def _folders(package: str) -> list[str]:
