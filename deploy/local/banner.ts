@@ -1,6 +1,8 @@
 // What is said once the stack runs.
 import { writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import manifest from '../../package.json' with { type: 'json' };
+import { edgeEnvironment } from './environment.ts';
 import { REPOSITORY } from './layout.ts';
 import { FIRST_PUBLIC } from './ports.ts';
 import { ADMIN_EMAIL } from './secrets.ts';
@@ -14,18 +16,13 @@ const shown = (path: string): string => {
 export function bannerOf(stack: Stack): string {
   const { urls, wiring: w, layout } = stack;
   const ready = stack.parts.map((name) => ({ name, ...stack.status(name).ready }));
-  const versions = [...new Set(ready.flatMap(({ version }) => version ?? []))];
+  const versions = [`Millrace ${manifest.version}`, ...new Set(ready.flatMap(({ version }) => version ?? []))];
   const port = Number(w.edgeAddress.slice(w.edgeAddress.lastIndexOf(':') + 1));
   const moved = !w.choices.edgeAddress && port !== FIRST_PUBLIC ? `   (port ${FIRST_PUBLIC} is taken by another program)` : '';
   const lines: [string, string][] = [
     ['REST, gRPC, gRPC-Web', `${urls.base}${moved}`],
     ['Health', `${urls.base}/health`],
-    [
-      'Metrics',
-      Object.values(urls.admin)
-        .map((url) => `${url}/metrics`)
-        .join('  '),
-    ],
+    ...(edgeEnvironment(w).MILLRACE_EDGE_METRICS === 'true' ? [['Metrics', `${urls.base}/metrics`] as [string, string]] : []),
     ['Data', shown(layout.data)],
     ['Logs', `${shown(layout.logs)} (make logs)`],
     ['Versions', versions.join(', ')],

@@ -1,7 +1,8 @@
 // The parts that are ours: processes of services, automation servers, and the edge. Also the commands that run once.
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import {
   adminOf,
   automationEnvironment,
@@ -63,6 +64,16 @@ export const migrate = (w: Wiring, log: string, signal?: AbortSignal): Promise<v
     ...(signal ? { signal } : {}),
   });
 
+// What a program says that it is, asked once.
+function versionOf(command: string, sign: RegExp): () => Promise<string> {
+  let asked: Promise<string> | undefined;
+  const read = async () => sign.exec((await promisify(execFile)(command, ['--version'])).stdout)?.[1] ?? '';
+  return () => {
+    asked ??= read().catch(() => '');
+    return asked;
+  };
+}
+
 export function servicePart(w: Wiring, name: string): Part {
   const modules = w.processes[name] ?? [];
   const telemetry = w.outer.OTEL_EXPORTER_OTLP_ENDPOINT ? ['--import', './services/platform/telemetry.ts'] : [];
@@ -98,6 +109,7 @@ export async function automationReadiness(w: Wiring, name: string): Promise<Read
 }
 
 export function automationPart(w: Wiring, name: string): Part {
+  const version = versionOf(w.choices.python, /Python (\S+)/);
   return {
     name,
     what: `the ${name} server`,
@@ -110,7 +122,10 @@ export function automationPart(w: Wiring, name: string): Part {
       const { ready, checks, sandbox } = await automationReadiness(w, name);
       if (!ready && checks.sandbox === 'ok') throw new Error(JSON.stringify(checks));
       const tier = `tier ${sandbox.tier}${sandbox.limits.length > 0 ? `: ${sandbox.limits.join(', ')}` : ''}`;
-      return { note: checks.sandbox === 'ok' ? tier : `NOT USABLE, executions will wait: ${checks.sandbox}` };
+      return {
+        version: `Python ${await version()}`,
+        note: checks.sandbox === 'ok' ? tier : `NOT USABLE, executions will wait: ${checks.sandbox}`,
+      };
     },
     startSeconds: 60,
     stopSeconds: 45,
@@ -120,6 +135,7 @@ export function automationPart(w: Wiring, name: string): Part {
 export function edgePart(w: Wiring, log: string): Part {
   const folder = join(w.layout.run, 'edge');
   const env = edgeEnvironment(w);
+  const version = versionOf(w.choices.envoy, /\/(\d+\.\d+\.\d+)/);
   return {
     name: 'edge',
     what: 'the edge (Envoy)',
@@ -147,7 +163,7 @@ export function edgePart(w: Wiring, log: string): Part {
       }),
     async ready() {
       await httpReady(`http://${reachable(w.edgeAddress)}/health`);
-      return {};
+      return { version: `Envoy ${await version()}` };
     },
     startSeconds: 30,
     stopSeconds: 10,
