@@ -73,9 +73,17 @@ export function openDialer({ contract, sign }: Options): Dialer {
             const call = entry.requestStream
               ? dial(address).makeBidiStreamRequest(path, write, read, metadata, settings)
               : dial(address).makeServerStreamRequest(path, write, read, request, metadata, settings);
-            const sending = entry.requestStream ? send(call as Any, request) : undefined;
-            yield* receive(call as Any, options.signal);
-            await sending;
+            if (!entry.requestStream) return yield* receive(call as Any, options.signal);
+            let fault: unknown; // of the requests themselves
+            send(call as Any, request).catch((error) => {
+              fault = error;
+              call.cancel();
+            });
+            try {
+              yield* receive(call as Any, options.signal); // once the server has ended the call nothing more can be sent
+            } catch (error) {
+              throw fault ?? error;
+            }
           };
         } else {
           made[name] = async (request: Any, options: ClientOptions = {}) => {

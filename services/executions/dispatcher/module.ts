@@ -55,6 +55,12 @@ export const module: Module = {
       }
     }
 
+    // Their servers may still have them: whoever owns those looks, and drops them.
+    function leftOverdue(leaves: readonly Leave[], lanes: ReadonlySet<number>): void {
+      left(leaves, lanes);
+      for (const server of new Set(leaves.map(({ row }) => fromBytes('server', row.server)))) bus.notify(notices.cancel(server));
+    }
+
     function written(all: readonly Written[], lanes: ReadonlySet<number>): void {
       for (const { row, lines, bytes, isChanged, leave } of all) {
         if (lines > 0) {
@@ -115,7 +121,7 @@ export const module: Module = {
     });
 
     async function keep(): Promise<void> {
-      await endOverdue({ pool: pools.keepers, db, specs, left });
+      await endOverdue({ pool: pools.keepers, db, specs, left: leftOverdue });
       if (lease.contactMs() >= serverLeaseMs) {
         for (const id of await giveUpServers(pools.keepers)) log.warn({ server: fromBytes('server', id) }, 'a server is lost');
       }

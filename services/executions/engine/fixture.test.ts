@@ -100,9 +100,9 @@ export async function accept(db: Db, planned: readonly Planned[]): Promise<Buffe
 }
 
 // A revision as the projection keeps it.
-export async function publish(db: Db, spec: Parameters<typeof AutomationSpec.fromPartial>[0] = {}): Promise<Buffer> {
+export async function publish(db: Db, spec: object = {}): Promise<Buffer> {
   const automation = newBytes();
-  const encoded = AutomationSpec.encode(AutomationSpec.fromPartial({ source: 'pass', ...spec } as object)).finish();
+  const encoded = AutomationSpec.encode(AutomationSpec.fromPartial({ source: 'pass', ...spec })).finish();
   await db('revisions').insert({ automation, number: 1, spec: Buffer.from(encoded) });
   return automation;
 }
