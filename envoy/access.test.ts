@@ -1,10 +1,13 @@
 // Who passes: every method of the contract by REST and by gRPC, attempts to get around, and headers that lie.
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { HealthService } from '#gen/grpc/health/v1/health.ts';
+import { TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
 import type { Method } from '#platform/contract.ts';
 import { isServed } from './policy.ts';
 import { type Bed, startBed } from './testbed/bed.ts';
 import { metadataOf, refused, streamed } from './testbed/calls.ts';
+import { listen } from './testbed/issuer.ts';
 
 const raw = (method: Method) => ({
   path: method.path,
@@ -177,6 +180,11 @@ describe('access at the edge', () => {
       expect([code, json.details[0].reason, json.message], name).to.deep.equal([401, 'TOKEN_INVALID', message]);
     }
     expect((await bed.rest('GET', `/v1/tasks?access_token=${valid}`)).status).to.be.oneOf([400, 401]);
+    const inQuery = await bed.rest('POST', `${TaskServiceService.listTasks.path}?access_token=${valid}`, {
+      headers: { 'content-type': 'application/grpc-web+proto' },
+      body: Buffer.alloc(5),
+    });
+    expect(inQuery.headers['grpc-status']).to.equal(String(status.UNAUTHENTICATED));
     expect((await bed.rest('GET', '/v1/tasks', { headers: { cookie: `access_token=${valid}` } })).status).to.equal(401);
     expect((await bed.rest('GET', '/v1/tasks', { headers: { authorization: [`Bearer ${valid}`, 'Bearer abc'] } })).status).to.equal(401);
     expect((await bed.rest('GET', '/v1/tasks', { token: valid })).status).to.equal(200);
@@ -221,20 +229,20 @@ describe('access at the edge', () => {
 
 describe('reflection and metrics through the edge', () => {
   it('are reachable when a setting says so, and the server knows that the edge asks', async () => {
-    const { listen } = await import('./testbed/issuer.ts');
     const metrics = await listen((request, respond) => respond(200, `asked for ${request.url}`));
-    const bed = await startBed({
-      MILLRACE_EDGE_REFLECTION: 'true',
-      MILLRACE_EDGE_METRICS: 'true',
-      MILLRACE_METRICS_ADDRESS: `127.0.0.1:${metrics.port}`,
-    });
+    let bed: Bed | undefined;
     try {
+      bed = await startBed({
+        MILLRACE_EDGE_REFLECTION: 'true',
+        MILLRACE_EDGE_METRICS: 'true',
+        MILLRACE_METRICS_ADDRESS: `127.0.0.1:${metrics.port}`,
+      });
       expect((await bed.rest('GET', '/metrics')).body).to.equal('asked for /metrics');
-      const { HealthService } = await import('#gen/grpc/health/v1/health.ts');
       expect(await bed.grpc(HealthService.check, { service: '' }, undefined, { 'x-millrace-edge': 'lie' })).to.deep.equal({ status: 1 });
       expect(bed.backend.seen.at(-1)?.metadata.get('x-millrace-edge')).to.deep.equal(['1']);
+      expect((await bed.rest('POST', HealthService.check.path, { body: {} })).status).to.equal(404);
     } finally {
-      await bed.stop();
+      await bed?.stop();
       metrics.server.close();
     }
   });

@@ -9,6 +9,7 @@ import { expect } from 'chai';
 import { ConfigFault } from '#platform/config.ts';
 import { type Contract, loadContract } from '#platform/contract.ts';
 import type { Fields } from './config.ts';
+import { pruneDescriptor } from './descriptor.ts';
 import { validate, write } from './files.ts';
 import { type Edge, generate } from './generate.ts';
 import { isServed } from './policy.ts';
@@ -108,8 +109,30 @@ describe('the generated edge', () => {
       .flatMap((one) => one.methods.map((method) => `/${one.typeName}/${method.name}`));
     const served = [...contract.methods.values()].filter(isServed).map((method) => method.path);
     expect(known.sort()).to.deep.equal(served.sort());
+    const [only] = served;
+    const less = pruneDescriptor(
+      contract,
+      [...contract.methods.values()].filter((method) => method.path === only),
+    );
+    const left = [...createFileRegistry(fromBinary(FileDescriptorSetSchema, less.bytes)).files].flatMap((file) => file.services);
+    expect(left.flatMap((one) => one.methods.map((method) => `/${one.typeName}/${method.name}`))).to.deep.equal([only]);
     expect(registry.getMessage('google.rpc.RetryInfo')).to.not.equal(undefined);
     expect(registry.getMessage('millrace.runner.v1.RunRequest')).to.equal(undefined);
+  });
+
+  it('lets a call be silent until its deadline, and a stream longer than its keep-alive', () => {
+    const routes = (make().routes as Any).virtual_hosts[0].routes.filter(({ name }: Any) => contract.methods.has(name));
+    for (const { name, route } of routes) {
+      const { isStream, deadlineMs = 0 } = contract.methods.get(name) ?? {};
+      const idle = Number.parseFloat(route.idle_timeout);
+      const timeout = Number.parseFloat(route.timeout);
+      if (isStream) expect([idle, timeout], name).to.deep.equal([60, 0]);
+      else
+        expect(idle, name)
+          .to.be.above(timeout)
+          .and.above(deadlineMs / 1000);
+    }
+    expect(routes.length).to.be.above(30);
   });
 
   it('refuses by default', () => {

@@ -14,7 +14,6 @@ export const OTLP_CLUSTER = 'otlp';
 const MIB = 1024 * 1024;
 const MAX_MESSAGE = 4 * MIB; // as the services' servers
 const MAX_ANSWER = 16 * MIB; // a message of 4 MiB as JSON
-const NOWHERE = { address_prefix: '0.0.0.0', prefix_len: 32 }; // an empty list would mean every private address
 const REST_LUA = new URL('./rest.lua', import.meta.url);
 
 interface Options {
@@ -41,7 +40,6 @@ function connectionManager({ methods, settings, limits, descriptorPath, routes }
     ...routes,
     use_remote_address: true,
     xff_num_trusted_hops: settings.trustedHops,
-    internal_address_config: { cidr_ranges: [NOWHERE] }, // nobody is trusted for an address
     normalize_path: true,
     merge_slashes: true,
     path_with_escaped_slashes_action: 'REJECT_REQUEST',

@@ -12,7 +12,6 @@ export const BODY_LIMIT = 'body_limit'; // off where the caller streams
 export const METRICS_CLUSTER = 'metrics';
 const HEALTH_CLUSTER = 'health';
 
-const isGrpc: Fields = { name: 'content-type', string_match: { prefix: 'application/grpc' } };
 const wants = (type: string): Fields => ({ name: 'accept', string_match: { contains: type, ignore_case: true } });
 const isMethod = (verb: string): Fields => ({ name: ':method', string_match: { exact: verb } });
 
@@ -39,10 +38,11 @@ export function routeConfiguration(methods: readonly Method[], settings: EdgeSet
   };
 }
 
-// A gRPC call, and where a REST call continues once it is transcoded: the policy of the method that is really called stands here.
+// A gRPC call, and where a REST call continues once it is transcoded: the policy of the method that is really called stands here. The
+// transcoder refuses anything else at these paths.
 const grpcRoute = (method: Method, limits: Limits): Fields => ({
   name: method.path,
-  match: { path: method.path, headers: [isGrpc] },
+  match: { path: method.path },
   ...common(method, limits, {}),
 });
 
@@ -101,7 +101,7 @@ const REFLECTED = ['grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alp
 
 const reflection = (service: string): Fields => ({
   name: service,
-  match: { prefix: `/${service}/`, headers: [isGrpc] },
+  match: { prefix: `/${service}/` },
   route: { cluster: HEALTH_CLUSTER, timeout: '0s', idle_timeout: '3600s' },
   request_headers_to_add: [header('x-millrace-edge', '1')], // the server then lists every service that the edge serves
   typed_per_filter_config: open,

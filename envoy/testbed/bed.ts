@@ -56,7 +56,17 @@ export async function startBed(
     ...areas,
     ...env,
   });
-  write(generate(settings, contract, folder), folder);
+  const stopAround = async () => {
+    issuer.stop();
+    await backend.stop();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    write(generate(settings, contract, folder), folder);
+  } catch (error) {
+    await stopAround();
+    throw error;
+  }
   const lines: string[] = [];
   const envoy = startEnvoy(join(folder, 'envoy.json'), lines);
   const socketPath = join(folder, 'admin.sock');
@@ -67,8 +77,9 @@ export async function startBed(
     if (ready?.status !== 200) return undefined;
     const { json } = await admin('GET', '/listeners?format=json');
     return json?.listener_statuses?.[0]?.local_address?.socket_address?.port_value as number | undefined;
-  }).catch((error) => {
+  }).catch(async (error) => {
     envoy.kill('SIGKILL');
+    await stopAround();
     throw new Error(`${error.message}\n${lines.join('')}`);
   });
   const at = { host: '127.0.0.1', port };
@@ -107,9 +118,7 @@ export async function startBed(
       const gone = new Promise((resolve) => envoy.once('exit', resolve));
       envoy.kill('SIGTERM');
       await gone;
-      issuer.stop();
-      await backend.stop();
-      rmSync(folder, { recursive: true, force: true });
+      await stopAround();
     },
   };
 }
