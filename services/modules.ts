@@ -1,9 +1,10 @@
 // Every module, one line each.
 import type { Module } from '#platform/module.ts';
 import { module as automations } from './automations/module.ts';
+import { module as dispatcher } from './executions/dispatcher/module.ts';
 import { module as executions } from './executions/module.ts';
 import { module as health } from './health/module.ts';
 import { module as identity } from './identity/module.ts';
 import { module as tasks } from './tasks/module.ts';
 
-export const modules: readonly Module[] = [health, identity, tasks, automations, executions];
+export const modules: readonly Module[] = [health, identity, tasks, automations, executions, dispatcher];
