@@ -7,7 +7,7 @@ import { Status } from '#gen/google/rpc/status.ts';
 import { IdentityServiceService } from '#gen/millrace/identity/v1/identity_service.ts';
 import { Task, Task_State } from '#gen/millrace/tasks/v1/task.ts';
 import { TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
-import { invalid, notFound } from '#platform/errors.ts';
+import { exhausted, invalid, notFound } from '#platform/errors.ts';
 import { toStatus } from '#platform/status.ts';
 import { type Bed, startBed } from './testbed/bed.ts';
 import { refused, until } from './testbed/calls.ts';
@@ -27,6 +27,7 @@ describe('answers at the edge', () => {
     token = await bed.issuer.token(['tasks.read', 'tasks.write']);
     bed.backend.unary(TaskServiceService.getTask, ({ id }) => {
       if (id === 'missing') throw toStatus(notFound('task', id));
+      if (id === 'busy') throw toStatus(exhausted('too much at once', 1500));
       if (id === 'invalid') throw toStatus(invalid('title', 'is too long'));
       return Task.fromPartial({ id, title: 'a', state: Task_State.PENDING });
     });
@@ -141,6 +142,8 @@ describe('answers at the edge', () => {
     expect(wrong.status).to.equal(400);
     expect(wrong.json.details[1].fieldViolations[0]).to.include({ field: 'title', description: 'is too long' });
     expect(Object.keys(wrong.headers).filter((name) => name.startsWith('grpc'))).to.deep.equal([]);
+    const busy = await bed.rest('GET', '/v1/tasks/busy', { token });
+    expect([busy.status, busy.headers['retry-after'], busy.json.details[1].retryDelay]).to.deep.equal([429, '2', '1.500s']);
   });
 
   it('say what is wrong with a request that does not fit the contract', async () => {

@@ -24,6 +24,7 @@ export function toStatus(fault: Fault): Partial<StatusObject> {
     details.push(pack('RetryInfo', RetryInfo.encode({ retryDelay }).finish()));
   }
   const metadata = new Metadata();
+  if (fault.retryAfterMs !== undefined) metadata.set('retry-after', `${Math.ceil(fault.retryAfterMs / 1000)}`); // RFC 9110, for REST
   metadata.set(DETAILS, Buffer.from(Status.encode({ code: fault.code, message: fault.message, details }).finish()));
   return { code: fault.code, details: fault.message, metadata };
 }
