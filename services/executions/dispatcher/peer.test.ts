@@ -189,7 +189,7 @@ export async function startPeer({ slots = 8, act = succeed, refuse = () => false
       server.forceShutdown();
     },
     async register(db) {
-      const lease = db.raw('NOW(6) + INTERVAL 30 SECOND');
+      const lease = db.raw('NOW(6) + INTERVAL 3 SECOND');
       const known = {
         endpoint: `127.0.0.1:${port}`,
         labels: '{}',

@@ -39,7 +39,11 @@ export function merge(reports: readonly Report[]): Report {
 
 // The lines that come after those which are durable. Undefined when there is a gap before them.
 export function following(lines: readonly Line[], durable: number): readonly Line[] | undefined {
-  const news = lines.filter(({ seq }) => seq >= durable);
-  const unique = news.filter((line, index) => index === 0 || line.seq > (news[index - 1]?.seq ?? -1)); // sent again on a new stream
-  return unique.every(({ seq }, index) => seq === durable + index) ? unique : undefined;
+  const news: Line[] = [];
+  for (const line of lines) {
+    const next = durable + news.length;
+    if (line.seq > next) return undefined;
+    if (line.seq === next) news.push(line); // an earlier one was sent again, on a new stream
+  }
+  return news;
 }
