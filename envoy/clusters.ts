@@ -80,6 +80,7 @@ function cluster(name: string, address: string): Fields {
   return {
     name,
     type: isIP(host) ? 'STATIC' : 'STRICT_DNS',
+    dns_lookup_family: 'V4_PREFERRED', // localhost is also ::1, where a server of this machine may not listen
     connect_timeout: '1s',
     per_connection_buffer_limit_bytes: BUFFER_BYTES,
     load_assignment: { cluster_name: name, endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(address) } }] }] },

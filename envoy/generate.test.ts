@@ -98,6 +98,10 @@ describe('the generated edge', () => {
   it('says what is missing in the settings', () => {
     expect(() => readEdgeSettings({})).to.throw(ConfigFault, /MILLRACE_PUBLIC_URL[\s\S]*MILLRACE_IDENTITY_JWKS_URL/);
     expect(() => readEdgeSettings({ ...ENV, MILLRACE_EDGE_METRICS: 'true' })).to.throw(ConfigFault, 'MILLRACE_METRICS_ADDRESS');
+    expect(() => make({ MILLRACE_IDENTITY_JWKS_URL: `${ENV.MILLRACE_PUBLIC_URL}/.well-known/jwks.json` })).to.throw(
+      ConfigFault,
+      'the edge itself',
+    );
     expect(() => make({ MILLRACE_TASKS_URL: '' })).to.throw(ConfigFault, 'MILLRACE_TASKS_URL');
   });
 
@@ -133,6 +137,22 @@ describe('the generated edge', () => {
           .and.above(deadlineMs / 1000);
     }
     expect(routes.length).to.be.above(30);
+  });
+
+  it('fetches the keys from identity, ahead of need, and passes tokens on', () => {
+    const { jwt } = Object.fromEntries(hcm(make()).http_filters.map((one: Any) => [one.name, one.typed_config]));
+    expect(jwt.providers.identity).to.deep.include({ issuer: 'http://millrace.test', audiences: ['millrace'], forward: true });
+    expect(jwt.providers.identity.remote_jwks).to.deep.include({
+      http_uri: { uri: ENV.MILLRACE_IDENTITY_JWKS_URL, cluster: 'jwks', timeout: '2s' },
+      cache_duration: '60s',
+      async_fetch: { failed_refetch_duration: '2s' },
+    });
+    const jwks = make().clusters.find((one) => one.name === 'jwks') as Any;
+    expect(jwks.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address).to.deep.equal({
+      address: 'identity.test',
+      port_value: 443,
+    });
+    expect(jwks.transport_socket.typed_config.sni).to.equal('identity.test');
   });
 
   it('refuses by default', () => {

@@ -4,6 +4,7 @@ import { connect } from 'node:http2';
 import { expect } from 'chai';
 import { Task } from '#gen/millrace/tasks/v1/task.ts';
 import { TaskServiceService, WatchTasksResponse } from '#gen/millrace/tasks/v1/task_service.ts';
+import { loadContract } from '#platform/contract.ts';
 import { unavailable } from '#platform/errors.ts';
 import { toStatus } from '#platform/status.ts';
 import { ENVOY_FLAGS } from './bootstrap.ts';
@@ -95,6 +96,22 @@ describe('the edge in operation', () => {
       expect((await work).json.id).to.equal('t1');
     } finally {
       await own.stop();
+    }
+  });
+});
+
+describe('a server that is named', () => {
+  it('is found', async () => {
+    const contract = loadContract('build/image.binpb');
+    const health = await startBackend(contract);
+    let bed: Bed | undefined;
+    try {
+      bed = await startBed({ MILLRACE_HEALTH_URL: health.address.replace('127.0.0.1', 'localhost') }, contract);
+      expect((await bed.rest('GET', '/health')).status).to.equal(200);
+      expect(health.seen.length).to.equal(1);
+    } finally {
+      await bed?.stop();
+      await health.stop();
     }
   });
 });

@@ -49,5 +49,7 @@ export function readEdgeSettings(env?: Record<string, string | undefined>): Edge
   const settings = readSettings({ ...ownSettings, ...areaSettings }, env);
   if (settings.metrics && !settings.metricsAddress)
     throw new ConfigFault(`MILLRACE_METRICS_ADDRESS: is not set, but MILLRACE_EDGE_METRICS is true (${ownSettings.metricsAddress.doc})`);
+  if (new URL(settings.jwksUrl).host === new URL(settings.publicUrl).host)
+    throw new ConfigFault(`MILLRACE_IDENTITY_JWKS_URL: leads through the edge itself (${ownSettings.jwksUrl.doc})`);
   return { ...settings, areas: settings };
 }
