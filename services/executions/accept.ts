@@ -54,24 +54,13 @@ const ROW_BYTES = 500;
 export const keyOf = (call: Pick<Call, 'caller' | 'method' | 'requestId' | 'requestHash'>): Key | undefined =>
   call.requestId ? { hash: keyHash(call), request: call.requestHash } : undefined;
 
-export function openAccept(deps: Deps): (asked: Asked) => Promise<Accepted> {
-  const batch = openBatch<Asked, Accepted>({
+export const openAccept = (deps: Deps): ((asked: Asked) => Promise<Accepted>) =>
+  openBatch<Asked, Accepted>({
     name: 'executions.accept',
     maxQueue: MAX_QUEUE,
     sizeOf: ({ draft }) => ROW_BYTES + draft.inputBytes,
     run: (items) => commit(deps, items),
-  });
-  const inFlight = new Map<string, Promise<unknown>>();
-  // Of several requests with one key the others come after the first: they find what it made, or fail by themselves.
-  return async (asked) => {
-    const key = asked.key && hex(asked.key.hash);
-    if (key === undefined) return batch.add(asked);
-    for (let first = inFlight.get(key); first; first = inFlight.get(key)) await first.catch(() => undefined);
-    const added = batch.add(asked);
-    inFlight.set(key, added);
-    return added.finally(() => inFlight.delete(key));
-  };
-}
+  }).add;
 
 // Safe to repeat after an error: then nothing was committed.
 async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | Error)[]> {
@@ -108,7 +97,7 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
 // The connection broke off: whether the commit was made is not known.
 const isCutOff = (error: unknown): boolean => isDatabaseAway(error) || (error as { code?: string }).code === 'ER_CONNECTION_KILLED';
 
-// Answers the items whose keys made something before.
+// Answers the items whose keys made something before, or belong to another item of the batch.
 function settleKeys(items: readonly Asked[], rows: readonly store.KeyRow[], outcomes: Outcomes): void {
   if (rows.length === 0) return;
   const used = new Map(rows.map((row) => [hex(row.key_hash), row]));

@@ -12,6 +12,11 @@ export const settings = {
     integer(5000, 100, 60_000),
     'after how many milliseconds without a frame a stream shows that it lives, and looks again',
   ),
+  lookMs: setting(
+    'MILLRACE_EXECUTIONS_LOOK_MS',
+    integer(1000, 10, 60_000),
+    'how often RunAndWait looks without having been told to, in milliseconds',
+  ),
   reconcileMs: setting(
     'MILLRACE_EXECUTIONS_RECONCILE_MS',
     integer(30_000, 100, 3_600_000),

@@ -24,6 +24,40 @@ import {
 import { find } from './reconcile-system.ts';
 
 describe('executions', () => {
+  // Here nobody looks without having been told to.
+  describe('with notices alone', () => {
+    let world: World;
+    let bus: Bus;
+    before(async () => {
+      world = await startExecutions({ MILLRACE_EXECUTIONS_LOOK_MS: '60000', MILLRACE_EXECUTIONS_KEEP_ALIVE_MS: '60000' });
+      bus = openBus(world.config, openLog('silent'));
+      await bus.connection();
+    });
+    after(async () => {
+      await bus.stop();
+      await world.stop();
+    });
+
+    it('are answered and shown as soon as they have ended', async () => {
+      const ada = world.person();
+      const automationId = await publish(world, { workspace: ada.workspace });
+      const executions = clientOf(world, ada);
+      const asked = executions.runAndWait({ execution: draft(automationId), wait: { seconds: 300, nanos: 0 }, requestId: '' });
+      const row = await until('the execution', () => world.db('executions')('executions').first());
+      const id = fromBytes('execution', row.id);
+      const frames: WatchExecutionResponse[] = [];
+      const watched = (async () => {
+        for await (const frame of executions.watchExecution({ id })) frames.push(frame);
+      })();
+      await until('the first frame', () => frames.length === 1);
+      await endExecution(world, id, 'SUCCEEDED', { output: '42' });
+      bus.notify(notices.changed(id));
+      expect(await asked).to.deep.include({ id, state: State.SUCCEEDED, output: 42 });
+      await watched;
+      expect(frames.at(-1)?.end?.state).to.equal(State.SUCCEEDED);
+    });
+  });
+
   let world: World;
   let bus: Bus;
   let ada: Person;
@@ -355,19 +389,6 @@ describe('executions', () => {
   });
 
   describe('that are waited for', () => {
-    it('are answered as soon as they have ended', async () => {
-      const asked = executions.runAndWait({ execution: draft(automationId), wait: { seconds: 20, nanos: 0 }, requestId: '' });
-      const row = await until('the execution', () =>
-        db()('executions')
-          .where({ automation: toBytes('automation', automationId) })
-          .first(),
-      );
-      const id = fromBytes('execution', row.id);
-      await endExecution(world, id, 'SUCCEEDED', { output: '42' });
-      bus.notify(notices.changed(id));
-      expect(await asked).to.deep.include({ id, state: State.SUCCEEDED, output: 42 });
-    });
-
     it('are answered without any notice, too', async () => {
       const asked = executions.runAndWait({ execution: draft(automationId), wait: { seconds: 20, nanos: 0 }, requestId: '' });
       const row = await until('the execution', () =>

@@ -70,7 +70,16 @@ describe('accepting behind limits, by several processes', () => {
     expect(await schema.db('limits').where({ limit_key: 'b' }).first()).to.include({ used: 0 });
   });
 
-  it('never gives more slots than there are, nor makes two of one key', async () => {
+  it('never gives more slots than there are', async () => {
+    const keys = Array.from({ length: 30 }, (_, index) => `e${index}`);
+    await schema.db('limits').insert(keys.map((limit_key) => ({ limit_key, max: 1, used: 0 })));
+    const processes = pools.map(openProcess);
+    for (const key of keys) await Promise.all(processes.map((accept) => accept(asked(key))));
+    for (const key of keys) expect(await schema.db('ready').where({ limit_key: key }), key).to.have.length(1);
+    expect(await breaches(schema.db)).to.deep.equal({ misplaced: 0, slots: 0 });
+  });
+
+  it('makes one of one key, and gives its slot once', async () => {
     await schema.db('limits').insert([
       { limit_key: 'c', max: 5, used: 0 },
       { limit_key: 'd', max: 3, used: 0 },

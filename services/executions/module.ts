@@ -33,7 +33,7 @@ export const module: Module = {
   migrations: new URL('./migrations/', import.meta.url),
 
   async start({ db, bus, relay, log, clock, hot, serve, settings: read }) {
-    const { maxWaiting, keepAliveMs, reconcileMs } = read(settings);
+    const { maxWaiting, keepAliveMs, lookMs, reconcileMs } = read(settings);
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
     const reads = openReads({ pool, servers: () => serverView(pool) });
@@ -53,7 +53,7 @@ export const module: Module = {
     const cancel = openCancel({ db, bus, relay });
 
     serve(ExecutionServiceService, {
-      ...executions.handlers({ pool, bus, reads, create, cancel }),
+      ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
       ...logs.handlers({ pool, bus, log, reads, tails, keepAliveMs }),
     });
     serve(ProjectionServiceService, projection.handlers({ db }));

@@ -169,6 +169,18 @@ describe('the tail of a log', () => {
     expect(one.frames.at(-1)?.end).to.deep.include({ code: 0, state: State.SUCCEEDED });
   });
 
+  it('closes a long log after its last line', async () => {
+    const id = await running();
+    const all = Array.from({ length: 1000 }, (_, seq) => lineOf(seq, 'x'.repeat(1000)));
+    for (let from = 0; from < 1000; from += 100) await writeLines(world, id, 1, all.slice(from, from + 100), ZSTD);
+    await endAttempt(world, id, 1, 'SUCCEEDED', all);
+    await endExecution(world, id, 'SUCCEEDED');
+    const frames = await collect(tail(id));
+    expect(texts(frames.slice(0, 1000))).to.have.length(1000);
+    expect(frames[1000]?.attemptEnd).to.deep.include({ count: 1000, sha256: sha(all) });
+    expect(frames).to.have.length(1002);
+  });
+
   it('gives signs of life while nothing happens', async () => {
     const id = await running();
     const one = reader(tail(id));
@@ -200,9 +212,10 @@ describe('the tail of a log', () => {
       await bus.connection();
       pool = openPool(world.config, `${world.config.databasePrefix}_executions`, 4);
       const query = pool.query.bind(pool);
-      const counting = (sql: string, values: unknown) => {
+      const counting = async (sql: string, values: unknown) => {
+        const answer = await query(sql, values as unknown[]);
         reads.push(sql);
-        return query(sql, values as unknown[]);
+        return answer;
       };
       pool.query = counting as unknown as typeof pool.query;
     });

@@ -23,15 +23,15 @@ export interface Deps {
   reads: Reads;
   create: Create;
   cancel: Cancel;
+  lookMs: number; // notices may be lost
 }
 type Streams = 'watchExecution' | 'tailExecutionLogs';
 
 const WAIT_MS = 60_000;
-const LOOK_MS = 1000; // notices may be lost
 const ANSWER_MS = 250; // kept of the caller's deadline for the answer
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
-export const handlers = ({ pool, reads, create, cancel, bus }: Deps): Omit<Handlers<ExecutionServiceService>, Streams> => ({
+export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Omit<Handlers<ExecutionServiceService>, Streams> => ({
   async createExecution({ execution = Execution.fromPartial({}) }, call) {
     return create(draftOf(execution), call);
   },
@@ -45,7 +45,7 @@ export const handlers = ({ pool, reads, create, cancel, bus }: Deps): Omit<Handl
       while (isOpen(found) && performance.now() < until && !call.signal.aborted) {
         const seen = pulse.count();
         found = await reads.get(call.caller.workspace, found.id);
-        if (isOpen(found)) await pulse.wait(seen, call.signal, Math.min(LOOK_MS, until - performance.now()));
+        if (isOpen(found)) await pulse.wait(seen, call.signal, Math.min(lookMs, until - performance.now()));
       }
       return found;
     } finally {
