@@ -2,8 +2,7 @@
 // Source: Myers, "An O(ND) Difference Algorithm and Its Variations", 1986; the greedy algorithm, with a bound on its work.
 
 const CONTEXT = 3;
-const MAX_WORK = 20_000_000; // comparisons; two quite different texts of 256 KiB would take minutes
-const MAX_EDITS = 2000;
+const MAX_WORK = 1_000_000; // steps, each with a number or two to remember: 1400 edits at most
 
 interface Edit {
   kind: ' ' | '-' | '+';
@@ -38,11 +37,11 @@ const kept = (line: string): Edit => ({ kind: ' ', line });
 const removed = (line: string): Edit => ({ kind: '-', line });
 const added = (line: string): Edit => ({ kind: '+', line });
 
-// The shortest edit script; undefined when it cannot be found with bounded work. furthest[k] is how far the furthest path on diagonal k
+// The shortest edit script; undefined when there is too much work in it. furthest[k] is how far the furthest path on diagonal k
 // (x - y) has come in `from`; one copy is kept for each number of edits, to walk back.
 function shortest(before: string[], after: string[]): Edit[] | undefined {
   const [a, b] = numbered(before, after);
-  const limit = Math.min(MAX_EDITS, a.length + b.length);
+  const limit = a.length + b.length;
   const origin = limit + 1;
   const furthest = new Int32Array(2 * limit + 3);
   const history: Int32Array[] = [];

@@ -247,7 +247,9 @@ describe('TaskService', () => {
       reason: 'AUTOMATION_UNBOUND',
     });
     const bound = await create({ automationId: newId('automation') });
-    expect(await refusal(service.runTask({ id: bound.id }))).to.include({ code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' });
+    const away = await refusal(service.runTask({ id: bound.id }));
+    expect(away).to.include({ code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' });
+    expect(away.message, 'names no address').to.match(/repeat the call/);
     expect(await service.getTask({ id: bound.id })).to.deep.equal(bound);
     await service.cancelTask({ id: bound.id });
     expect(await refusal(service.runTask({ id: bound.id }))).to.include({ reason: 'TASK_ENDED' });

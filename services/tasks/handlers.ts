@@ -4,6 +4,7 @@ import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execut
 import { Task, TaskComment } from '#gen/millrace/tasks/v1/task.ts';
 import type { TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
 import type { ClientOf } from '#platform/client.ts';
+import { Fault, unavailable } from '#platform/errors.ts';
 import type { Handlers } from '#platform/handlers.ts';
 import { newId } from '#platform/id.ts';
 import { claimKey } from '#platform/idempotency.ts';
@@ -96,10 +97,14 @@ export const handlers = (deps: Deps): Handlers<TaskServiceService> => ({
       const next = task.nextRun(before);
       if (!next) return before;
       const { automationId, input, requestId } = next;
-      const execution = await executions.createExecution(
-        { execution: Execution.fromPartial({ automationId, input, labels: { task: id } }), requestId },
-        { actor: { ...caller, scopes: [...caller.scopes] } },
-      );
+      const execution = await executions
+        .createExecution(
+          { execution: Execution.fromPartial({ automationId, input, labels: { task: id } }), requestId },
+          { actor: { ...caller, scopes: [...caller.scopes] } },
+        )
+        .catch((error) => {
+          throw isRefusal(error) ? error : unavailable('executions do not answer: repeat the call, it starts no second run', 1000, error);
+        });
       const run = { executionId: execution.id, status: execution_StateToJSON(execution.state), logs: '', error: '' };
       return change(deps, caller, id, async (before, now, tx) => {
         const isNew = await runs.insert(tx, caller.workspace, id, run, caller.user, now);
@@ -136,3 +141,7 @@ export const handlers = (deps: Deps): Handlers<TaskServiceService> => ({
     return watch({ ...deps, log }, caller.workspace, signal);
   },
 });
+
+// Whether executions said no, in words that the caller can use.
+const isRefusal = (error: unknown): boolean =>
+  error instanceof Fault && error.reason !== 'DEPENDENCY_UNAVAILABLE' && error.reason !== 'UNEXPECTED';

@@ -98,6 +98,15 @@ describe('automations in the database', () => {
     await insert('Résumé');
   });
 
+  it('refuses to save over a version that it has not read', async () => {
+    const made = await insert();
+    const save = (name: string) =>
+      db.transaction((tx) => store.save(tx, workspace, made, automation.update(made, { ...made, name }, ['name'], new Date())));
+    await save('first');
+    expect((await save('second').catch((error) => error)).reason).to.equal('CONFLICT');
+    expect((await store.get(db, workspace, made.id)).name).to.equal('first');
+  });
+
   it('lists by name, page by page, what holds a text', async () => {
     for (const name of ['b', 'A', '50% off', 'C_1', 'c 2', 'ä']) await insert(name);
     const names: string[] = [];
