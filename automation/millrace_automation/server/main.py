@@ -33,9 +33,11 @@ _STOP_SECONDS = 0.5
 _OPTIONS = [
     ('grpc.so_reuseport', 0),  # a taken port is a fault, not a second server on it
     ('grpc.max_receive_message_length', 32 * 1024 * 1024),
-    # a dispatcher that is gone or stands still is noticed by the connection, never by the age of its data
-    ('grpc.keepalive_time_ms', 10_000),
+    # a dispatcher that is gone or stands still is noticed by the connection within 15 s, never by the age of its data
+    ('grpc.keepalive_time_ms', 5_000),
     ('grpc.keepalive_timeout_ms', 10_000),
+    ('grpc.http2.ping_timeout_ms', 10_000),  # the one that decides: 60 s unless it is set
+    ('grpc.http2.max_pings_without_data', 0),
     ('grpc.keepalive_permit_without_calls', 1),
     ('grpc.http2.min_ping_interval_without_data_ms', 1_000),
     ('grpc.http2.max_ping_strikes', 0),

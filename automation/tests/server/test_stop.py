@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
+import sys
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from millrace.runner.v1 import job_pb2
+from millrace.runner.v1 import job_pb2, session_pb2
 from millrace.runner.v1 import runner_service_pb2 as pb
 from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc
 
@@ -42,6 +43,34 @@ async def test_jobs_without_a_dispatcher_are_stopped_after_a_while_and_their_res
     result = await second.result(one)
     assert (result.outcome, result.error_type) == (job_pb2.Result.FAILED, 'WorkerLost')
     assert [line.text for line in second.lines(one)] == ['up', 'cleaned up']
+
+
+STANDS_STILL = """
+import grpc, os, signal, sys, threading
+def requests():
+    yield bytes.fromhex(sys.argv[3])
+    threading.Event().wait()
+session = grpc.insecure_channel(sys.argv[1]).stream_stream('/millrace.runner.v1.RunnerService/Session')
+call = session(requests(), metadata=(('authorization', sys.argv[2]),))
+next(call)
+print('open', flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+async def test_a_dispatcher_that_stands_still_is_noticed(start_runner, keys) -> None:
+    runner = start_runner()
+    opening = session_pb2.SessionRequest(open=session_pb2.SessionOpen(dispatcher_id='dsp_still', epoch=1, channel='CONTROL'))
+    told = (runner.address, f'Bearer {keys.token()}', opening.SerializeToString().hex())
+    dispatcher = await asyncio.create_subprocess_exec(
+        sys.executable, '-c', STANDS_STILL, *told, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert await dispatcher.stdout.readline() == b'open\n'
+        assert (await asyncio.to_thread(runner.log, 'a stream ended'))['dispatcher'] == 'dsp_still'
+    finally:
+        dispatcher.kill()
+        await dispatcher.wait()
 
 
 async def test_jobs_by_hand_need_no_dispatcher(start_runner, dispatch, bearer) -> None:
