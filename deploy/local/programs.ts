@@ -3,6 +3,7 @@ import { execFile, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { ENVOY_FLAGS } from '../../envoy/bootstrap.ts';
 import {
   adminOf,
   automationEnvironment,
@@ -140,16 +141,7 @@ export function edgePart(w: Wiring, log: string): Part {
     name: 'edge',
     what: 'the edge (Envoy)',
     command: w.choices.envoy,
-    args: [
-      '-c',
-      join(folder, 'envoy.json'),
-      '--reject-unknown-dynamic-fields',
-      '--disable-hot-restart',
-      '--drain-time-s',
-      '30',
-      '-l',
-      'warning',
-    ],
+    args: ['-c', join(folder, 'envoy.json'), ...ENVOY_FLAGS],
     env,
     address: w.edgeAddress,
     prepare: () =>

@@ -24,7 +24,7 @@ const handled = counter('millrace_rpc_handled_total', 'Calls answered', ['method
 const duration = histogram('millrace_rpc_duration_seconds', 'How long unary calls took', ['method']);
 const openStreams = gauge('millrace_rpc_streams_open', 'Server streams that are open', ['method']);
 
-const MAX_MESSAGE = 4 * 1024 * 1024;
+const MAX_MESSAGE = 32 * 1024 * 1024; // 4 MiB of JSON, the edge's limit, can be many times that as a message: numbers in a Struct
 const STOP_MS = 10_000;
 
 // biome-ignore lint/suspicious/noExplicitAny: requests and responses of any method
