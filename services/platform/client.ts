@@ -28,7 +28,7 @@ interface Options {
   sign: (area: string, actor?: Actor) => Promise<string>;
 }
 
-const MAX_MESSAGE = 4 * 1024 * 1024;
+const MAX_MESSAGE = 32 * 1024 * 1024; // as the server
 
 // biome-ignore lint/suspicious/noExplicitAny: messages of any method
 type Any = any;
