@@ -86,7 +86,13 @@ class _Prober:
 
     async def escape(self, nursery: Nursery) -> list[tuple[str, bool]]:
         """Everything that reaches outside. A probe that cannot even run proves nothing, so it counts as not refused."""
-        given = {'server': os.getpid(), 'parent': nursery.pid, 'package': str(Path(__file__).parent), 'home': os.path.expanduser('~')}
+        given = {
+            'tier': nursery.plan.tier,
+            'server': os.getpid(),
+            'parent': nursery.pid,
+            'package': str(Path(__file__).parent),
+            'home': os.path.expanduser('~'),
+        }
         verdict, _ = await self._run('escape', given, Limits())
         if not isinstance(verdict, Returned):
             return [(f'run the probes ({verdict.message if verdict else "killed"})', False)]

@@ -30,6 +30,7 @@ from .system import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
     close_from,
+    drop_bounding_capabilities,
     drop_capabilities,
     prctl,
     unshare,
@@ -85,6 +86,7 @@ def _prepare(plan: ChildPlan, status: socket.socket) -> bool:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:  # the parent's end shows on the status socket: then there may be something to sweep
         os.chdir(plan.work)
+    drop_bounding_capabilities()  # the script inherits that
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_DUMPABLE, 0)

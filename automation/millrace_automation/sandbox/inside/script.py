@@ -95,5 +95,3 @@ def _set_surroundings(libraries: str | None) -> None:
     builtins.exit = _sitebuiltins.Quitter('exit', 'Ctrl-D')
     builtins.quit = _sitebuiltins.Quitter('quit', 'Ctrl-D')
     builtins.help = _sitebuiltins._Helper()
-    for name in [name for name in sys.modules if name == __package__ or name.startswith(f'{__package__}.')]:
-        del sys.modules[name]  # a script may have a module of that name

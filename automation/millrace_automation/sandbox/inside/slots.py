@@ -82,7 +82,7 @@ def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
     if plan.uid is not None:  # it opens them by name too, as /dev/stderr
         os.fchown(output_end, plan.uid, plan.uid)
         os.fchown(error_end, plan.uid, plan.uid)
-    pid = clone(_NAMESPACES) if plan.has_namespaces else os.fork()
+    pid = clone(_NAMESPACES if plan.has_namespaces else 0)
     if pid == 0:
         init.run(plan, filter, (output_end, error_end, script_channel.fileno(), status.fileno()))
     status.close()

@@ -21,6 +21,8 @@ def start() -> None:
     parent = importlib.import_module(f'{package.__name__}.parent')
     plan = importlib.import_module(f'{package.__name__}.plan')
     sys.path.pop(0)
+    for name in [name for name in sys.modules if name.split('.')[0] == package.__name__]:
+        del sys.modules[name]  # all of it is loaded, and a script may have a module of that name
     parent.main(int(sys.argv[1]), plan.Plan.read(sys.argv[2]))
 
 

@@ -45,7 +45,7 @@ _SOCKETS = {'internet': (2, 1, 0), 'IPv6': (10, 2, 0), 'local': (1, 1, 0), 'kern
 _OWN_VARIABLES = {'PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ', 'LC_CTYPE'}
 
 
-def main(server: int, parent: int, package: str, home: str) -> dict[str, bool]:
+def main(tier: int, server: int, parent: int, package: str, home: str) -> dict[str, bool]:
     outside = [pid for pid in (server, parent) if pid not in _namespace()]
     environments = [f'/proc/{pid}/environ' for pid in (*outside, os.getppid())]
     homes = {home, '/root', '/home'} - {'/', os.getcwd()}
@@ -58,6 +58,9 @@ def main(server: int, parent: int, package: str, home: str) -> dict[str, bool]:
         'list home folders': all(_is_refused(lambda path=path: os.listdir(path)) for path in homes),
     }
     found['see other processes'] = not _visible()
+    if tier >= 2:
+        found['count processes with the machine'] = os.getpid() == 2
+        found['share the name of the machine'] = os.uname().nodename == 'sandbox'
     found['see the network of the machine'] = _sees_no_network()
     found['signal the server'] = all(_is_refused(lambda pid=pid: os.kill(pid, 0)) for pid in outside)
     for kind, arguments in _SOCKETS.items():
