@@ -19,6 +19,7 @@ import { forget } from './server-store.ts';
 import { openServers } from './servers.ts';
 import { measure, sweep } from './sweep.ts';
 import { openTimers } from './timers.ts';
+import { unlessAway } from './transaction.ts';
 import { openTurns } from './turns.ts';
 
 const KEEPERS = 4;
@@ -143,10 +144,10 @@ export const module: Module = {
       }),
     ];
     const stops = [
-      every(SWEEP_MS, ringAllWithWork, log),
-      every(SWEEP_MS, keep, log),
-      every(LOOK_MS, () => servers.look(), log),
-      every(FORGET_MS, () => forget(pools.keepers), log),
+      every(SWEEP_MS, () => unlessAway(ringAllWithWork()), log),
+      every(SWEEP_MS, () => unlessAway(keep()), log),
+      every(LOOK_MS, () => unlessAway(servers.look()), log),
+      every(FORGET_MS, () => unlessAway(forget(pools.keepers)), log),
     ];
     check('lease', async () => {
       if (!mayAct()) throw new Error('the lease is over: the database does not answer in time');

@@ -10,7 +10,7 @@ import type { LoadSpecs } from '../engine/specs.ts';
 import { format, hex, insert, rows } from '../engine/sql.ts';
 import { nextTag } from '../engine/tags.ts';
 import * as metrics from './metrics.ts';
-import { transaction } from './transaction.ts';
+import { transaction, unlessAway } from './transaction.ts';
 
 interface Deps {
   pool: Pool;
@@ -56,8 +56,8 @@ export function openTimers(deps: Deps): Timers {
     const ms = (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
     if (ms < LONGEST_MS) timer = setTimeout(loop.wake, Math.max(0, ms)); // else the loop comes back by itself
   }
-  const loop = repeat(LONGEST_MS, take, log);
-  const expiry = repeat(EXPIRY_MS, () => expire(deps), log);
+  const loop = repeat(LONGEST_MS, () => unlessAway(take()), log);
+  const expiry = repeat(EXPIRY_MS, () => unlessAway(expire(deps)), log);
   return {
     wake: loop.wake,
     async stop() {

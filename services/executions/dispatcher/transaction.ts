@@ -1,5 +1,6 @@
 // A transaction on a pool's connection, repeated when it was the victim of a deadlock.
 import type { Pool, PoolConnection } from '#platform/db.ts';
+import { isDatabaseAway } from '#platform/faults.ts';
 import { pause } from '#platform/pause.ts';
 
 const REPEATS = 20;
@@ -24,3 +25,9 @@ export async function transaction<T>(pool: Pool, work: (connection: PoolConnecti
     connection.release();
   }
 }
+
+// That the database is away is said once, by the lease.
+export const unlessAway = (work: Promise<unknown>): Promise<unknown> =>
+  work.catch((error) => {
+    if (!isDatabaseAway(error)) throw error;
+  });

@@ -93,8 +93,8 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
       callback: (error, message) => (error ? undefined : receive(message)),
     });
     while (!stopped.signal.aborted) {
-      const woken = new AbortController();
-      wake = () => woken.abort();
+      const woken = sleeper();
+      wake = woken.wake;
       try {
         if (tickets.length > 0 && credits() > 0) {
           await turn(connection);
@@ -106,7 +106,7 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
         log.warn({ error }, 'a claim failed');
         await pause(AGAIN_MS, stopped.signal);
       }
-      await pause(tickets.length > 0 ? HELD_MS : EXPIRES_MS, woken.signal);
+      await woken.sleep(tickets.length > 0 ? HELD_MS : EXPIRES_MS);
     }
     giveBack(true);
     subscription.unsubscribe();
@@ -127,5 +127,26 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
       wake();
       await Promise.race([running, pause(ACK_MS)]);
     },
+  };
+}
+
+// A sleep that can be ended early, even before it began.
+function sleeper(): { wake(): void; sleep(ms: number): Promise<void> } {
+  let isAwake = false;
+  let end: (() => void) | undefined;
+  return {
+    wake() {
+      isAwake = true;
+      end?.();
+    },
+    sleep: (ms) =>
+      new Promise((resolve) => {
+        if (isAwake) return resolve();
+        const timer = setTimeout(resolve, ms);
+        end = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      }),
   };
 }

@@ -109,7 +109,7 @@ export async function finish(
     ...inOrder.flatMap(timer),
     ...insert('attempts', ATTEMPT, inOrder.filter(isNew).map(attemptOf)),
     ...inOrder.flatMap(attemptEnd),
-    ...gone.flatMap(update),
+    ...update(gone),
     ...insert('results', 'execution, kind, body', gone.filter(({ output }) => isLarge(output)).map(({ after, output }) => [after.id, 'OUTPUT', output])),
     ...endedSql(db, gone.filter(({ isEnded }) => isEnded).map(({ after, output }) => ({ ...after, output: isLarge(output) ? null : output }))),
     ...sorted(inOrder.map(({ row }) => row)).map(({ execution }) => format('DELETE FROM running WHERE execution = ?', [execution])),
@@ -193,34 +193,38 @@ const usageOf = (usage: Usage): unknown[] => [
 
 interface After {
   after: Told;
+  lane: number;
   isChanged: boolean;
   isEnded: boolean;
   output: string | null;
 }
 
 function rowAfter({ row, told, verdict, start, endTime }: Leave): After {
-  const startTime = told.start_time ?? start?.time ?? null;
-  const attempts = start ? row.attempt : told.attempt_count;
-  if (verdict.to === 'QUEUED') return { after: told, isChanged: false, isEnded: false, output: null };
+  if (verdict.to === 'QUEUED') return { after: told, lane: row.lane, isChanged: false, isEnded: false, output: null };
   const after = {
     ...told,
     state: verdict.to,
     version: told.version + 1,
     error: verdict.error ?? null,
-    attempt_count: attempts,
-    start_time: startTime,
+    attempt_count: start ? row.attempt : told.attempt_count,
+    start_time: told.start_time ?? start?.time ?? null,
   };
-  if (verdict.to === 'RETRYING') return { after, isChanged: true, isEnded: false, output: null };
-  return { after: { ...after, end_time: endTime }, isChanged: true, isEnded: true, output: verdict.output ?? null };
+  if (verdict.to === 'RETRYING') return { after, lane: row.lane, isChanged: true, isEnded: false, output: null };
+  return { after: { ...after, end_time: endTime }, lane: row.lane, isChanged: true, isEnded: true, output: verdict.output ?? null };
 }
 
 const isLarge = (output: string | null): output is string => output !== null && Buffer.byteLength(output) > LARGE_BYTES;
 
-function update({ after, isChanged, output }: After): string[] {
-  if (!isChanged) return [];
-  const sql =
-    'UPDATE executions SET state = ?, version = ?, error = ?, output = ?, attempt_count = ?, start_time = ?, end_time = ? WHERE id = ?';
-  const { id, state, version, error, attempt_count, start_time, end_time } = after;
-  const body = isLarge(output) ? null : output;
-  return [format(sql, [state, version, error ? JSON.stringify(error) : null, body, attempt_count, start_time, end_time, id])];
+const FIXED = 'id, workspace, automation, revision, creator, priority, lane, create_time';
+const CHANGING = ['state', 'version', 'error', 'output', 'attempt_count', 'start_time', 'end_time'];
+
+// All rows in one statement, at half the cost of an update for each. They are there: this transaction has read them.
+function update(rows: readonly After[]): string[] {
+  const changed = rows.filter(({ isChanged }) => isChanged).map(({ after, lane, output }) => [
+      after.id, after.workspace, after.automation, after.revision, after.creator, after.priority, lane, after.create_time,
+      after.state, after.version, after.error ? JSON.stringify(after.error) : null, isLarge(output) ? null : output, after.attempt_count,
+      after.start_time, after.end_time,
+    ]); // biome-ignore format: rows
+  const set = CHANGING.map((column) => `${column} = VALUES(${column})`).join(', ');
+  return insert('executions', `${FIXED}, ${CHANGING.join(', ')}`, changed).map((sql) => `${sql} ON DUPLICATE KEY UPDATE ${set}`);
 }
