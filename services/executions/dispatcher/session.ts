@@ -67,7 +67,8 @@ export function openSession(deps: Deps, server: Owned): Session {
   let looking: Promise<unknown> | undefined;
   let nextLook: Promise<void> | undefined; // for those that ask during a look: it may have read before what they want seen
 
-  const openingOf = (channel: SessionOpen_Channel) => openOutgoing({ dispatcherId, epoch: server.epoch, channel });
+  const serverId = fromBytes('server', server.id);
+  const openingOf = (channel: SessionOpen_Channel) => openOutgoing({ dispatcherId, epoch: server.epoch, channel, serverId });
   const tell = (told: Omit<Report, 'server' | 'epoch'>) => deps.report({ ...told, server: server.id, epoch: server.epoch });
 
   // Drops what does not count any longer, and closes the session when nothing does.
@@ -152,7 +153,7 @@ export function openSession(deps: Deps, server: Owned): Session {
           continue;
         }
         clearTimeout(watch);
-        if (opened.serverId !== fromBytes('server', server.id)) throw new Error(`${server.endpoint} is another server now`);
+        if (opened.serverId !== serverId) throw new Error(`${server.endpoint} is another server now`);
         heard = performance.now();
         control = outgoing;
         const known = await adopt(opened);
