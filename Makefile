@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 LAUNCHER = node deploy/local/main.ts
 PYTHON_FILES = automation
 
-.PHONY: help demo test test-long up down logs status reset token gen lint format check bench migrate rollback migration doctor \
+.PHONY: help demo test test-long up down logs status reset token gen lint format check bench migrate rollback migration doctor profile \
   grpcurl node tools stack
 
 help: ## List the targets
@@ -54,8 +54,11 @@ format: tools ## Format everything
 check: gen ## Check the types
 	@tsc -p .
 
-bench: stack ## Measure throughput and latency
+bench: stack ## Measure throughput and latency (QUICK=1 takes less, REPEAT=3 keeps medians)
 	@node bench/main.ts
+
+profile: stack ## Show where the processor time of one execution goes
+	@node bench/profile.ts
 
 migrate: node ## Bring the schemas of the running stack up to date
 	@$(LAUNCHER) migrate

@@ -23,6 +23,24 @@ async function drain({ direct }: Bench, ids: readonly string[]): Promise<void> {
   for (const id of ids) for await (const frame of direct.watchExecution({ id })) if (frame.end) break;
 }
 
+// Accepted for tomorrow: nothing but the acceptance.
+export async function accepting({ api, direct }: Bench, count: number): Promise<number> {
+  const automation = await publish(api, NOTHING);
+  const scheduleTime = new Date(Date.now() + 24 * 3_600_000);
+  return rate(count, 64, () =>
+    direct.createExecution({ execution: Execution.fromPartial({ automationId: automation, scheduleTime }), requestId: '' }),
+  );
+}
+
+export async function finishing(bench: Bench, count: number): Promise<void> {
+  const automation = await publish(bench.api, NOTHING);
+  const ids: string[] = [];
+  await rate(count, 64, async () => {
+    ids.push((await bench.direct.createExecution({ execution: draft(automation), requestId: '' })).id);
+  });
+  await drain(bench, ids);
+}
+
 // A burst: how many are accepted a second, and how many are done a second from the first acceptance to the last end.
 export async function burst(bench: Bench): Promise<Figure[]> {
   const automation = await publish(bench.api, NOTHING);
