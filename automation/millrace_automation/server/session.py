@@ -101,6 +101,8 @@ class Sessions:
         return first.open
 
     def _admit(self, opening: Open, stream: Stream) -> None:
+        if opening.server_id not in ('', self._server_id):  # epochs of another server, which was here before, say nothing about this one
+            raise RpcError('CONFLICT', f'{opening.server_id} is meant; this server is {self._server_id}')
         is_other = opening.epoch == self.epoch and opening.dispatcher_id != self.dispatcher_id
         if opening.epoch < self.epoch or is_other:
             raise RpcError('CONFLICT', f'epoch {opening.epoch} is not the highest; this server obeys epoch {self.epoch}')

@@ -184,8 +184,8 @@ class Dispatcher:
         self.channels = [grpc.aio.insecure_channel(runner.address) for _ in range(2)]
         self.runner = runner
 
-    async def open(self, channel: str, reads: bool = True) -> Stream:
-        opening = session_pb2.SessionOpen(dispatcher_id=self.name, epoch=self.epoch, channel=channel)
+    async def open(self, channel: str, reads: bool = True, server_id: str = '') -> Stream:
+        opening = session_pb2.SessionOpen(dispatcher_id=self.name, epoch=self.epoch, channel=channel, server_id=server_id)
         stub = pb_grpc.RunnerServiceStub(self.channels[channel == 'OUTPUT'])
         call = stub.Session(metadata=(('authorization', f'Bearer {self.runner.keys.token()}'),))
         await call.write(session_pb2.SessionRequest(open=opening))

@@ -177,6 +177,19 @@ async def test_an_older_epoch_and_another_dispatcher_of_the_same_one_are_refused
     await owner.control.next('pong')
 
 
+async def test_a_session_with_a_server_that_was_here_before_is_refused_whatever_its_epoch(dispatch, details, runner) -> None:
+    owner = await dispatch()
+    confused = type(owner)(runner, owner.epoch + 10, 'dsp_other')
+    stream = await confused.open('CONTROL', server_id='srv_00000000000000000000000000')
+    assert await stream.code() == grpc.StatusCode.ABORTED
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stream.call.read()
+    assert details(refusal.value)['ErrorInfo'].reason == 'CONFLICT'
+    await confused.close()
+    await owner.ping(1)
+    await owner.control.next('pong')
+
+
 async def test_a_stream_that_does_not_begin_with_open_is_refused(stub, bearer) -> None:
     call = stub.Session(metadata=bearer)
     await call.write(session_pb2.SessionRequest(ping=session_pb2.Ping(nonce=1)))
