@@ -27,7 +27,7 @@ install_node() {
     process.exit(Object.entries(wanted).every(([at, p]) => !at || p.link || (p.optional && !fits(p)) || found[at]?.version === p.version) ? 0 : 1);
   ' 2>/dev/null && return
   say 'Node packages, with Node 24 among them (about 500 MB on disk): npm ci'
-  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 || fail 'npm ci failed' 'check the network and the registry that npm uses (npm config get registry)'
+  npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2 || fail 'npm ci failed' 'check the network and the registry that npm uses (npm config get registry)'
 }
 
 find_python() {
