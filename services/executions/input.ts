@@ -1,4 +1,5 @@
-// Checks inputs against a revision's JSON Schema, by interpretation. Schemas are written by users: what could take long runs under a time limit.
+// Checks inputs against a revision's JSON Schema, by interpretation: no code is made of what users write. But a schema may make the interpreter
+// run for ever; where it could, our call of the interpreter runs under the time limit that node:vm has. That is all vm is used for here.
 import { Script } from 'node:vm';
 import { type OutputUnit, type Schema, Validator } from '@cfworker/json-schema';
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';

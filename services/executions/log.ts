@@ -3,9 +3,25 @@ import type { AttemptEnd, LogEntry } from '#gen/millrace/executions/v1/log.ts';
 import type { Line } from '#gen/millrace/runner/v1/job.ts';
 import { Fault } from '#platform/errors.ts';
 import { formatCursor } from './engine/log-codec.ts';
-import { isFinal } from './engine/machine.ts';
-import type { AttemptLog, Page, Position } from './log-store.ts';
+import { isFinal, type State } from './engine/machine.ts';
 
+// The next entry that is wanted.
+export interface Position {
+  attempt: number;
+  seq: number;
+}
+export interface AttemptLog {
+  number: number;
+  ended: number;
+  log_count: number | null;
+  log_sha256: string | null;
+  dropped_bytes: number | null;
+}
+export interface Page {
+  state: State; // of the execution, as its row says
+  attempts: AttemptLog[]; // from the wanted one on
+  lines: Line[]; // of the wanted attempt, from the wanted one on
+}
 export type Frame = { entry: LogEntry } | { attemptEnd: AttemptEnd };
 export interface Item {
   frame: Frame;

@@ -54,7 +54,7 @@ export const module: Module = {
 
     serve(ExecutionServiceService, {
       ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
-      ...logs.handlers({ pool, bus, log, reads, tails, keepAliveMs }),
+      ...logs.handlers({ bus, log, reads, tails, keepAliveMs }),
     });
     serve(ProjectionServiceService, projection.handlers({ db }));
     serve(ServerServiceService, servers.handlers({ db, bus }));

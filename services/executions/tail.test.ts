@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { register } from 'prom-client';
 import { Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
 import type { TailExecutionLogsResponse as Frame } from '#gen/millrace/executions/v1/execution_service.ts';
 import { TailExecutionLogsResponse } from '#gen/millrace/executions/v1/execution_service.ts';
@@ -188,6 +189,16 @@ describe('the tail of a log', () => {
     await endAttempt(world, id, 1, 'SUCCEEDED', []);
     await endExecution(world, id, 'SUCCEEDED');
     await one.done;
+  });
+
+  it('forgets readers that have gone', async () => {
+    const id = await running();
+    await writeLines(world, id, 1, lines(0, 2));
+    const open = async (): Promise<number> =>
+      (await register.getSingleMetric('millrace_executions_log_readers')?.get())?.values[0]?.value ?? 0;
+    expect(await open()).to.equal(0);
+    for await (const { entry } of tail(id)) if (entry?.seq === 1) break;
+    await until('nobody reads', async () => (await open()) === 0);
   });
 
   it('says UNAVAILABLE in its last frame when the server stops, and goes on from there afterwards', async () => {

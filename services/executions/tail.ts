@@ -5,10 +5,10 @@ import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { fromBytes } from '#platform/id.ts';
+import { gauge } from '#platform/metrics.ts';
 import * as notices from './engine/notices.ts';
-import { advance, close, compare, type Frame, hashed, type Item, type Step } from './log.ts';
-import type { Position } from './log-store.ts';
-import * as store from './log-store.ts';
+import { advance, close, compare, type Frame, hashed, type Item, type Position, type Step } from './log.ts';
+import * as store from './log-system.ts';
 import { openPulse } from './pulse.ts';
 
 interface Deps {
@@ -19,6 +19,7 @@ interface Deps {
 export interface Tails {
   // The frames from a place on: those that are there, and with isFollowing those that come, until the execution has ended.
   frames(execution: Buffer, from: Position, isFollowing: boolean, signal: AbortSignal): AsyncGenerator<Frame>;
+  has(execution: Buffer, entry: Position): Promise<boolean>;
   watched(): number; // executions with a tailer
   heldBytes(): number; // in rings, about
 }
@@ -37,6 +38,7 @@ interface Tailer {
 }
 
 const RING_BYTES = 256 * 1024;
+const readers = gauge('millrace_executions_log_readers', 'Readers of logs that are open');
 
 export function openTails(deps: Deps): Tails {
   const tailers = new Map<string, Tailer>();
@@ -46,11 +48,13 @@ export function openTails(deps: Deps): Tails {
     const tailer = tailers.get(id) ?? openTailer(deps, execution);
     tailers.set(id, tailer);
     tailer.readers += 1;
+    readers.inc();
     return tailer;
   }
 
   function leave(execution: Buffer, tailer: Tailer): void {
     tailer.readers -= 1;
+    readers.dec();
     if (tailer.readers > 0) return;
     tailer.close();
     tailers.delete(execution.toString('hex'));
@@ -73,6 +77,7 @@ export function openTails(deps: Deps): Tails {
         leave(execution, tailer);
       }
     },
+    has: (execution, entry) => store.hasLine(deps.pool, execution, entry),
     watched: () => tailers.size,
     heldBytes: () => [...tailers.values()].reduce((sum, tailer) => sum + tailer.heldBytes(), 0),
   };

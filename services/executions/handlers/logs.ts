@@ -7,7 +7,6 @@ import type {
   WatchExecutionResponse,
 } from '#gen/millrace/executions/v1/execution_service.ts';
 import type { Bus } from '#platform/bus.ts';
-import type { Pool } from '#platform/db.ts';
 import { Fault, reasonsOf } from '#platform/errors.ts';
 import { faultOf } from '#platform/faults.ts';
 import type { Handlers } from '#platform/handlers.ts';
@@ -16,14 +15,12 @@ import { withKeepAlive } from '#platform/stream.ts';
 import { parseCursor } from '../engine/log-codec.ts';
 import * as notices from '../engine/notices.ts';
 import { stateOf } from '../execution.ts';
-import { START } from '../log.ts';
-import { hasLine, type Position } from '../log-store.ts';
+import { type Position, START } from '../log.ts';
 import { openPulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import type { Tails } from '../tail.ts';
 
 export interface Deps {
-  pool: Pool;
   bus: Pick<Bus, 'onNotice' | 'onReconnect'>;
   log: Logger;
   reads: Reads;
@@ -35,7 +32,7 @@ type Streams = Pick<Handlers<ExecutionServiceService>, 'watchExecution' | 'tailE
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
 export const handlers = (deps: Deps): Streams => {
-  const { pool, bus, reads, tails, keepAliveMs } = deps;
+  const { bus, reads, tails, keepAliveMs } = deps;
   const keepAlive = () => ({ keepAlive: {} });
 
   // The state now, when it can still be read.
@@ -98,15 +95,15 @@ export const handlers = (deps: Deps): Streams => {
 
     async *tailExecutionLogs({ id, cursor, follow }, { caller, signal }) {
       const row = await reads.row(caller.workspace, id);
-      const from = cursor === '' ? START : await after(pool, row.id, cursor);
+      const from = cursor === '' ? START : await after(tails, row.id, cursor);
       yield* withKeepAlive(frames(caller.workspace, id, row.id, from, follow, signal), keepAliveMs, keepAlive, signal);
     },
   };
 };
 
-async function after(pool: Pool, execution: Buffer, cursor: string): Promise<Position> {
+async function after(tails: Tails, execution: Buffer, cursor: string): Promise<Position> {
   const seen = parseCursor(cursor);
-  if (seen && (await hasLine(pool, execution, seen))) return { attempt: seen.attempt, seq: seen.seq + 1 };
+  if (seen && (await tails.has(execution, seen))) return { attempt: seen.attempt, seq: seen.seq + 1 };
   throw faults.invalid('CURSOR_INVALID', 'the cursor is not one of this log: send the cursor of an entry, or none to start over', [
     { field: 'cursor', description: 'must be the cursor of an entry of this log' },
   ]);

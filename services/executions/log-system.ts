@@ -1,27 +1,10 @@
-// Reads an attempt's log from its chunks. One call is one packet whose statements run in order: state, attempts, lines. What has ended when its
+// Reads an attempt's log from its chunks, of any workspace: who asks has been checked, and readers share what is read. One call is one packet whose statements run in order: state, attempts, lines. What has ended when its
 // state was read is complete when its lines are read.
-import type { Line } from '#gen/millrace/runner/v1/job.ts';
 import type { Pool, RowDataPacket } from '#platform/db.ts';
 import { decodeLines } from './engine/log-codec.ts';
 import type { State } from './engine/machine.ts';
+import type { AttemptLog, Page, Position } from './log.ts';
 
-// The next entry that is wanted.
-export interface Position {
-  attempt: number;
-  seq: number;
-}
-export interface AttemptLog {
-  number: number;
-  ended: number;
-  log_count: number | null;
-  log_sha256: string | null;
-  dropped_bytes: number | null;
-}
-export interface Page {
-  state: State; // of the execution, as its row says
-  attempts: AttemptLog[]; // from the wanted one on
-  lines: Line[]; // of the wanted attempt, from the wanted one on
-}
 interface Chunk extends RowDataPacket {
   first_seq: number;
   count: number;
