@@ -1,5 +1,5 @@
-// Reads an attempt's log from its chunks, of any workspace: who asks has been checked, and readers share what is read. One call is one packet whose statements run in order: state, attempts, lines. What has ended when its
-// state was read is complete when its lines are read.
+// Reads an attempt's log from its chunks, of any workspace: who asks has been checked, and readers share what is read. One call is one
+// packet whose statements run in order, state, attempts, lines: what has ended when its state was read is complete when its lines are read.
 import type { Pool, RowDataPacket } from '#platform/db.ts';
 import { decodeLines } from './engine/log-codec.ts';
 import type { State } from './engine/machine.ts';
