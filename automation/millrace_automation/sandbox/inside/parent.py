@@ -143,6 +143,13 @@ class Parent:
             return
         if slot.report is None and slot.fault:
             self._tell({'failed': slot.fault})
+        self._tell_exit(slot, used)
+
+    def _tell_exit(self, slot: Slot, used: resource.struct_rusage | None) -> None:
+        """Once. Nothing of the run is left when init reports; init itself and its namespaces take some milliseconds more to end."""
+        if slot.is_told:
+            return
+        slot.is_told = True
         usage = self._groups.usage(slot.number)
         self._tell({'exit': slot.id} | slot.account(used, usage.peak_kib, usage.kills))
 
@@ -209,6 +216,7 @@ class Parent:
                 slot.close_descriptors()
             case b'E':
                 slot.report = json.loads(packet[1:])
+                self._tell_exit(slot, None)
             case b'F':
                 slot.fault = packet[1:].decode(errors='replace')
         return bool(packet)

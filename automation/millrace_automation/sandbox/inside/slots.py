@@ -30,6 +30,7 @@ class Slot:
     """Processes that the kernel had killed in the slot's control group, for memory, before this child."""
     is_announced: bool = False
     is_launched: bool = False
+    is_told: bool = False
     kill_time: float | None = None
     report: dict | None = None
     fault: str = ''
@@ -54,9 +55,9 @@ class Slot:
             os.close(descriptor)
         self.descriptors = ()
 
-    def account(self, used: resource.struct_rusage, peak_kib: int, kills: int) -> dict:
+    def account(self, used: resource.struct_rusage | None, peak_kib: int, kills: int) -> dict:
         """How it ended. Without init's own report, everything was killed."""
-        report = self.report or {'status': signal.SIGKILL, 'cpu': used.ru_utime + used.ru_stime, 'rss': used.ru_maxrss, 'cause': None}
+        report = self.report or _killed(used)
         ended = os.waitstatus_to_exitcode(report['status'])
         is_killed = ended == -signal.SIGKILL
         return {
@@ -66,6 +67,11 @@ class Slot:
             'peak': peak_kib or report['rss'],
             'oom': is_killed and (report['cause'] == 'memory' or kills > self.kills_before),
         }
+
+
+def _killed(used: resource.struct_rusage | None) -> dict:
+    cpu, rss = (used.ru_utime + used.ru_stime, used.ru_maxrss) if used else (0.0, 0)
+    return {'status': signal.SIGKILL, 'cpu': cpu, 'rss': rss, 'cause': None}
 
 
 def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
