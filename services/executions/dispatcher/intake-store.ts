@@ -1,5 +1,6 @@
 // The statements of the intake. The fence comes first: the present owner of the server, then the present claim, both read with a lock.
 import type { Line, ProgressReport } from '#gen/millrace/runner/v1/job.ts';
+import { selectTold, type Told } from '../engine/ended.ts';
 import { insertStarted, lockRunning, type Running, type Start } from '../engine/finish.ts';
 import { encodeLines, PLAIN } from '../engine/log-codec.ts';
 import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
@@ -14,23 +15,24 @@ export interface Stay {
 export interface Fence {
   epochs: ReadonlyMap<string, number>; // of the servers that this dispatcher owns
   running: ReadonlyMap<string, Running>;
+  told: readonly Told[];
 }
 
 const MAX_MESSAGE = 500;
 
-// Begins a transaction in which nobody else can become the owner of the servers, nor end or claim the executions.
+// Begins a transaction in which nobody else can become the owner of the servers, nor end or claim the executions. Of those that are about to leave
+// running the history is read as well.
 export async function lock(
   connection: Connection,
   owner: Buffer,
   servers: readonly Buffer[],
   executions: readonly Buffer[],
+  leaving: readonly Buffer[],
 ): Promise<Fence> {
-  const [, owned, running] = (await rows(connection, ['BEGIN', lockOwned(owner, servers), lockRunning(executions)])) as [
-    unknown,
-    Owned[],
-    Running[],
-  ];
-  return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])) };
+  const fence = ['BEGIN', lockOwned(owner, servers), lockRunning(executions)];
+  const results = await rows(connection, leaving.length > 0 ? [...fence, selectTold(leaving)] : fence);
+  const [, owned, running, told = []] = results as [unknown, Owned[], Running[], Told[]?];
+  return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])), told };
 }
 
 interface Owned {

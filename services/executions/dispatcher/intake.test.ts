@@ -135,7 +135,7 @@ describe('the intake', function () {
     try {
       const { lock } = await import('./intake-store.ts');
       const [one] = await claimed(1);
-      await lock(connection, me, [server], [one?.execution as Buffer]);
+      await lock(connection, me, [server], [one?.execution as Buffer], []);
       let isTaken = false;
       const takeover = schema.db('servers').where({ id: server }).update({ owner_epoch: 6 }).then(() => {
         isTaken = true;

@@ -98,39 +98,51 @@ const keyOf = ({ claimId, epoch, server }: Report): string => `${hex(claimId)}.$
 
 async function write(deps: Deps, connection: PoolConnection, reports: readonly Report[]): Promise<Map<string, Reply>> {
   const servers = [...new Map(reports.map(({ server }) => [hex(server), server])).values()];
-  const { epochs, running } = await store.lock(connection, deps.owner, servers, reports.map(({ execution }) => execution)); // biome-ignore format: a line
-  const replies = new Map<string, Reply>();
-  const told: Told[] = [];
-  for (const report of reports) {
-    const row = running.get(hex(report.execution));
-    const isOwner = epochs.get(hex(report.server)) === report.epoch;
-    if (!isOwner) replies.set(keyOf(report), { kind: 'NOT_OWNER' });
-    else if (!row?.claim_id.equals(report.claimId) || !row.server.equals(report.server)) replies.set(keyOf(report), { kind: 'STALE' });
-    else told.push(toldOf(row, report));
-  }
-  for (const { kind } of replies.values()) metrics.refused.inc({ why: kind });
+  const executions = reports.map(({ execution }) => execution);
+  const ending = reports.filter(({ result, given }) => result || given).map(({ execution }) => execution);
+  const fence = await store.lock(connection, deps.owner, servers, executions, ending);
+  const { told, replies } = pass(fence, reports);
   if (told.length === 0) {
     await connection.query('ROLLBACK');
     return replies;
   }
-  const leaves = await leavesOf(deps, connection, told);
+  const leaves = await leavesOf(deps, connection, told, fence.told);
   const leaving = new Map(leaves.map((leave) => [hex(leave.row.execution), leave]));
   const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
-  const ending = await finish(connection, deps.db, leaves);
+  const { statements, lanes } = await finish(connection, deps.db, leaves);
   failpoint('intake.before_commit');
-  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...ending.statements, 'COMMIT']);
+  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...statements, 'COMMIT']);
   failpoint('intake.after_commit');
   for (const { row, report, lines } of told) {
     const kept: Reply = { kind: 'KEPT', lines: row.line_count + lines.length, isOver: leaving.has(hex(row.execution)) };
     replies.set(keyOf(report), report.given ? { kind: 'STALE' } : kept); // what was given up shall be dropped
   }
-  const written = told.map(({ row, report, lines, start }) => {
-    const leave = leaving.get(hex(row.execution));
-    return { row, lines: lines.length, bytes: bytesOf(lines), isChanged: Boolean(start || report.progress || leave), leave };
-  });
-  deps.written(written, ending.lanes);
+  deps.written(told.map((one) => writtenOf(one, leaving.get(hex(one.row.execution)))), lanes); // biome-ignore format: a line
   return replies;
 }
+
+// Who may write: the owner of the server, about the present claim.
+function pass(fence: store.Fence, reports: readonly Report[]): { told: Told[]; replies: Map<string, Reply> } {
+  const replies = new Map<string, Reply>();
+  const told: Told[] = [];
+  for (const report of reports) {
+    const row = fence.running.get(hex(report.execution));
+    const isOwner = fence.epochs.get(hex(report.server)) === report.epoch;
+    if (!isOwner) replies.set(keyOf(report), { kind: 'NOT_OWNER' });
+    else if (!row?.claim_id.equals(report.claimId) || !row.server.equals(report.server)) replies.set(keyOf(report), { kind: 'STALE' });
+    else told.push(toldOf(row, report));
+  }
+  for (const { kind } of replies.values()) metrics.refused.inc({ why: kind });
+  return { told, replies };
+}
+
+const writtenOf = ({ row, report, lines, start }: Told, leave: Leave | undefined): Written => ({
+  row,
+  lines: lines.length,
+  bytes: bytesOf(lines),
+  isChanged: Boolean(start || report.progress || leave),
+  leave,
+});
 
 const bytesOf = (lines: readonly { text: string }[]): number => lines.reduce((sum, { text }) => sum + text.length, 0);
 
@@ -150,9 +162,16 @@ function toldOf(row: Running, report: Report): Told {
   return { row, report: { ...report, result: undefined, given: 'LOST' }, lines: [], start };
 }
 
-async function leavesOf({ specs }: Deps, connection: PoolConnection, told: readonly Told[]): Promise<Leave[]> {
+async function leavesOf(
+  { specs }: Deps,
+  connection: PoolConnection,
+  told: readonly Told[],
+  history: store.Fence['told'],
+): Promise<Leave[]> {
   const going = told.filter(({ report }) => report.result || report.given);
-  const contexts = await contextsOf(connection, specs, going.map(({ row }) => row)); // biome-ignore format: a line
+  const known = new Set(history.map(({ id }) => hex(id)));
+  const isKnown = going.every(({ row }) => known.has(hex(row.execution))); // not what is given up only now, for a gap
+  const contexts = await contextsOf(connection, specs, going.map(({ row }) => row), isKnown ? history : undefined); // biome-ignore format: a line
   return going.flatMap(({ row, report, lines, start }): Leave[] => {
     const context = contexts.get(hex(row.execution));
     if (!context) return []; // its history was dropped: the deadline takes it away

@@ -25,6 +25,7 @@ import { openTurns } from './turns.ts';
 const KEEPERS = 4;
 const SWEEP_MS = 1000;
 const LOOK_MS = 5000; // a notice that was lost costs so much
+const MEASURE_MS = 10_000;
 const FORGET_MS = 3_600_000;
 const STOP_MS = 3000;
 
@@ -132,7 +133,6 @@ export const module: Module = {
     async function ringAllWithWork(): Promise<void> {
       claimer.forgetMarks();
       await sweep({ pool: pools.keepers, bus });
-      await measure({ pool: pools.keepers });
     }
 
     const unfollow = [
@@ -147,6 +147,7 @@ export const module: Module = {
       every(SWEEP_MS, () => unlessAway(ringAllWithWork()), log),
       every(SWEEP_MS, () => unlessAway(keep()), log),
       every(LOOK_MS, () => unlessAway(servers.look()), log),
+      every(MEASURE_MS, () => unlessAway(measure({ pool: pools.keepers })), log),
       every(FORGET_MS, () => unlessAway(forget(pools.keepers)), log),
     ];
     check('lease', async () => {

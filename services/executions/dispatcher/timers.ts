@@ -43,18 +43,17 @@ const PAGE = 256;
 const COLUMNS = `CAST(due_time AS CHAR) AS due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time,
   TIMESTAMPDIFF(MICROSECOND, due_time, NOW(6)) AS late`;
 const STARTS = "kind IN ('START', 'RETRY')";
+const DUE_KEYS = `SELECT DISTINCT limit_key FROM (SELECT limit_key FROM timers WHERE ${STARTS} AND due_time <= NOW(6) ORDER BY due_time LIMIT ${PAGE}) page`;
+const NEXT = `SELECT TIMESTAMPDIFF(MICROSECOND, NOW(6), due_time) AS wait FROM timers WHERE ${STARTS} ORDER BY due_time LIMIT 1`;
 
 export function openTimers(deps: Deps): Timers {
-  const { pool, log } = deps;
+  const { log } = deps;
   let timer: NodeJS.Timeout | undefined;
 
   async function take(): Promise<void> {
-    while ((await due(deps)) === PAGE);
-    const sql = `SELECT TIMESTAMPDIFF(MICROSECOND, NOW(6), MIN(due_time)) AS wait FROM timers WHERE ${STARTS}`;
-    const [[next]] = await rows<[{ wait: number | null }[]]>(pool, [sql]);
+    const wait = await due(deps);
     clearTimeout(timer);
-    const ms = (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
-    if (ms < LONGEST_MS) timer = setTimeout(loop.wake, Math.max(0, ms)); // else the loop comes back by itself
+    if (wait < LONGEST_MS) timer = setTimeout(loop.wake, Math.max(0, wait)); // else the loop comes back by itself
   }
   const loop = repeat(LONGEST_MS, () => unlessAway(take()), log);
   const expiry = repeat(EXPIRY_MS, () => unlessAway(expire(deps)), log);
@@ -68,15 +67,17 @@ export function openTimers(deps: Deps): Timers {
   };
 }
 
-// One page of what is due; answers how many were there.
+// Takes what is due; answers in how many milliseconds the next one is.
 async function due({ pool, due: told }: Deps): Promise<number> {
-  const sql = `SELECT DISTINCT limit_key FROM (SELECT limit_key FROM timers WHERE ${STARTS} AND due_time <= NOW(6) ORDER BY due_time LIMIT ${PAGE}) page`;
-  const [keys = []] = await rows<[{ limit_key: string | null }[]]>(pool, [sql]);
-  if (keys.length === 0) return 0;
-  const taken = await transaction(pool, (connection) => start(connection, keys.flatMap(({ limit_key }) => limit_key ?? []))); // biome-ignore format: a line
-  for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
-  if (taken.length > 0) told(taken.map(({ execution }) => execution), new Set(taken.map(({ lane }) => lane))); // biome-ignore format: a line
-  return taken.length;
+  for (;;) {
+    const [keys, [next]] = (await rows(pool, [DUE_KEYS, NEXT])) as [{ limit_key: string | null }[], { wait: number }[]];
+    if (keys.length === 0) return (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
+    const limited = keys.flatMap(({ limit_key }) => limit_key ?? []);
+    const taken = await transaction(pool, (connection) => start(connection, limited));
+    if (taken.length === 0) return LONGEST_MS; // another dispatcher has them
+    for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
+    told(taken.map(({ execution }) => execution), new Set(taken.map(({ lane }) => lane))); // biome-ignore format: a line
+  }
 }
 
 // Lock order: limits, timers; the slots are taken as accepting does.

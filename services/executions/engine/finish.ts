@@ -4,7 +4,7 @@ import type { Db } from '#platform/db.ts';
 import { endedSql, selectTold, type Told } from './ended.ts';
 import type { Claimed, Situation, Verdict } from './machine.ts';
 import { giveOn, lockLimits, READY, readyOf } from './slots.ts';
-import type { LoadSpecs, Spec } from './specs.ts';
+import type { LoadSpecs } from './specs.ts';
 import { type Connection, format, hex, insert, rows, sorted } from './sql.ts';
 
 // A row of running, locked.
@@ -49,9 +49,9 @@ export interface Leave {
 }
 export interface Context {
   told: Told;
-  spec: Spec | undefined;
   situation: Situation;
 }
+export type Contexts = ReadonlyMap<string, Context>; // by the execution's id in hexadecimal
 
 const LARGE_BYTES = 16 * 1024; // a larger output stands in results
 const NO_USAGE: Usage = { cpuSeconds: null, peakMemoryKib: null, logBytes: null, logCount: null, logSha256: null, droppedBytes: null };
@@ -66,29 +66,36 @@ export const lockRunning = (executions: readonly Buffer[]): string =>
 
 export const claimedOf = ({ state, attempt, losses, started }: Running): Claimed => ({ state, attempt, losses, started: started === 1 });
 
-// What decides about executions that leave.
-export async function contextsOf(connection: Connection, load: LoadSpecs, leaving: readonly Running[]): Promise<Map<string, Context>> {
+// What decides about executions that leave. `told` are their rows, when the caller has read them since it locked.
+export async function contextsOf(
+  connection: Connection,
+  load: LoadSpecs,
+  leaving: readonly Running[],
+  told?: readonly Told[],
+): Promise<Contexts> {
   if (leaving.length === 0) return new Map();
   const ids = leaving.map(({ execution }) => execution);
-  const lostBefore = "SELECT execution, COUNT(*) AS n FROM attempts WHERE execution IN (?) AND state = 'LOST' GROUP BY execution";
   const later = leaving.filter(({ attempt }) => attempt > 1).map(({ execution }) => execution);
-  const selects = later.length > 0 ? [selectTold(ids), format(lostBefore, [later])] : [selectTold(ids)];
-  const [told = [], counts = []] = (await rows(connection, selects)) as [Told[]?, { execution: Buffer; n: number }[]?];
-  const specs = await load(told);
+  const history = told ?? (await rows<[Told[]]>(connection, [selectTold(ids)]))[0];
+  const [counts = []] = later.length > 0 ? await rows<[{ execution: Buffer; n: number }[]]>(connection, [countLost(later)]) : [];
+  const specs = await load(history);
   const lost = new Map(counts.map(({ execution, n }) => [hex(execution), n]));
-  const found = new Map(told.map((row) => [hex(row.id), row]));
+  const found = new Map(history.map((row) => [hex(row.id), row]));
   return new Map(
-    leaving.flatMap((row) => {
-      const key = hex(row.execution);
-      const one = found.get(key);
+    leaving.flatMap((row): [string, Context][] => {
+      const one = found.get(hex(row.execution));
       if (!one) return [];
-      const spec = specs(one);
       const leftMs = row.expire_time.getTime() - row.now.getTime();
-      const situation = { policy: spec?.policy ?? NO_RETRY, leftMs, lost: lost.get(key) ?? 0, random: Math.random() };
-      return [[key, { told: one, spec, situation }]];
+      const policy = specs(one)?.policy ?? NO_RETRY;
+      return [
+        [hex(row.execution), { told: one, situation: { policy, leftMs, lost: lost.get(hex(row.execution)) ?? 0, random: Math.random() } }],
+      ];
     }),
   );
 }
+
+const countLost = (ids: readonly Buffer[]): string =>
+  format("SELECT execution, COUNT(*) AS n FROM attempts WHERE execution IN (?) AND state = 'LOST' GROUP BY execution", [ids]);
 
 const NO_RETRY = { maxAttempts: 1, initialMs: 0, coefficient: 1, maxMs: 0, nonRetryable: new Set<string>(), onLost: 'FAIL' as const };
 
