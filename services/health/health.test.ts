@@ -1,12 +1,14 @@
 import { expect } from 'chai';
-import { GetHealthResponse_Status as Status, HealthServiceService } from '#gen/millrace/health/v1/health_service.ts';
+import { HealthServiceService, GetHealthResponse_Status as Status } from '#gen/millrace/health/v1/health_service.ts';
 import { startWorld, type World } from '../../tests/world.ts';
 
 describe('health', () => {
   let world: World;
   before(async () => {
     const nowhere = '127.0.0.1:1';
-    const env = Object.fromEntries(['IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'RUNNER'].map((area) => [`MILLRACE_${area}_URL`, nowhere]));
+    const env = Object.fromEntries(
+      ['IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'RUNNER'].map((area) => [`MILLRACE_${area}_URL`, nowhere]),
+    );
     world = await startWorld({ targets: ['health'], env });
   });
   after(() => world?.stop());

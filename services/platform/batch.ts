@@ -10,6 +10,7 @@ interface Options<I, O> {
   maxBytes?: number; // in one commit, by sizeOf; default 4 MiB
   maxQueue?: number; // items that may wait before add() is refused; default 10,000
   sizeOf?(item: I): number;
+  lingerMs?: number; // while much comes, a commit waits that long for more; default 0
 }
 export interface Batch<I, O> {
   add(item: I): Promise<O>;
@@ -23,6 +24,8 @@ interface Entry<I, O> {
 }
 
 const REPEATS = 20;
+const RATE_MS = 50; // over which the rate of items is averaged
+const BUSY = 5; // items in that time
 const REPEATABLE = new Set([1213, 1205]); // deadlock, lock wait timeout
 const sizes = histogram('millrace_batch_items', 'Items in a shared commit', ['batch'], COUNTS);
 const seconds = histogram('millrace_batch_commit_seconds', 'How long a shared commit took', ['batch']);
@@ -35,9 +38,12 @@ export function openBatch<I, O>({
   maxBytes = 4 * 1024 * 1024,
   maxQueue = 10_000,
   sizeOf = () => 0,
+  lingerMs = 0,
 }: Options<I, O>): Batch<I, O> {
   let queue: Entry<I, O>[] = [];
   let running: Promise<void> | undefined;
+  let recent = 0; // items that came of late, older ones counting less
+  let lastTime = 0;
 
   function next(): Entry<I, O>[] {
     let bytes = 0;
@@ -85,6 +91,7 @@ export function openBatch<I, O>({
 
   async function drain(): Promise<void> {
     while (queue.length > 0) {
+      if (lingerMs > 0 && recent > BUSY && queue.length < maxItems) await pause(lingerMs);
       const batch = next();
       queued.set({ batch: name }, queue.length);
       sizes.observe({ batch: name }, batch.length);
@@ -98,6 +105,9 @@ export function openBatch<I, O>({
   return {
     add(item) {
       if (queue.length >= maxQueue) return Promise.reject(exhausted('too much waits to be written: try again shortly', 1000));
+      const now = performance.now();
+      recent = recent * Math.exp((lastTime - now) / RATE_MS) + 1;
+      lastTime = now;
       return new Promise((resolve, reject) => {
         queue.push({ item, resolve, reject });
         running ??= new Promise<void>((go) => setImmediate(go)).then(drain);

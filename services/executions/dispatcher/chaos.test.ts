@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { toBytes } from '#platform/id.ts';
 import { until } from '../../../tests/world.ts';
@@ -88,6 +89,29 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
     await first.stop();
     await second.stop();
   });
+
+  for (const place of ['claim.after_select', 'intake.before_commit']) {
+    it(`takes over from one that stands still at ${place}, with its locks, and lets it write nothing when it wakes`, async () => {
+      const frozen = await lab.dispatcher({ MILLRACE_FAILPOINT: `${place}:pause:2` });
+      const ids = [await lab.start(talker, { input: { lines: 100 } }), await lab.start(talker, { input: { lines: 100 } })];
+      await until('it to stand still', () => readFileSync(`/proc/${frozen.child.pid}/stat`, 'utf8').includes(') T '), 20_000);
+      const heir = await lab.dispatcher();
+      for (const id of ids) {
+        const done = await lab.ended(id, 40_000);
+        expect(stateOf(done)).to.equal('SUCCEEDED');
+        expect(done).to.include({ attemptCount: 1, version: 2 });
+      }
+      frozen.signal('SIGCONT');
+      await until(
+        'it to give up its servers',
+        () => frozen.output().includes('is given up') || frozen.output().includes('a session broke'),
+      );
+      for (const id of ids) await checkLog(id, expected(100));
+      await clean();
+      await frozen.stop();
+      await heir.stop();
+    });
+  }
 
   for (const place of ['claim.after_ack', 'claim.after_select', 'claim.after_commit', 'intake.before_commit', 'intake.after_commit']) {
     it(`loses nothing when a dispatcher is killed at ${place}`, async () => {

@@ -1,4 +1,5 @@
 // Compaction: the many small chunks of a log become few compressed ones. Readers see the same lines before and after.
+import { LRUCache } from 'lru-cache';
 import type { Pool, PoolConnection } from '#platform/db.ts';
 import type { Logger } from '#platform/log.ts';
 import { compress, decodeLines, encodeLines, PLAIN, ZSTD } from '../engine/log-codec.ts';
@@ -24,9 +25,10 @@ const SEGMENT_BYTES = 256 * 1024;
 const SMALL_BYTES = 16 * 1024; // a log of few chunks below it stays as it is
 const FEW_CHUNKS = 8;
 const MAX_QUEUE = 10_000;
+const MAX_KNOWN = 50_000; // attempts that another dispatcher ends are never told here
 
 export function openCompactor({ pool, log }: { pool: Pool; log: Logger }): Compactor {
-  const grown = new Map<string, { bytes: number; chunks: number }>(); // since the last compaction
+  const grown = new LRUCache<string, { bytes: number; chunks: number }>({ max: MAX_KNOWN }); // since the last compaction
   const queue = new Map<string, { execution: Buffer; attempt: number }>();
   let running: Promise<void> | undefined;
   let isStopped = false;

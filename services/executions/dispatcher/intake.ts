@@ -44,6 +44,7 @@ interface Told {
 }
 
 const RETRY_MS = 200;
+const LINGER_MS = 6; // a report costs a third when it shares its commit with a few others
 
 export function openIntake(deps: Deps): Intake {
   const stopped = new AbortController();
@@ -60,7 +61,13 @@ export function openIntake(deps: Deps): Intake {
     }
   }
 
-  const batch = openBatch<Report, Reply>({ name: 'dispatcher.intake', run, sizeOf, maxQueue: Number.POSITIVE_INFINITY });
+  const batch = openBatch<Report, Reply>({
+    name: 'dispatcher.intake',
+    run,
+    sizeOf,
+    maxQueue: Number.POSITIVE_INFINITY,
+    lingerMs: LINGER_MS,
+  });
   return {
     // What cannot be written would come again and again: the attempt counts as lost.
     add: (report) =>

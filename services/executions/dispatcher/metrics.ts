@@ -17,9 +17,6 @@ export const credits = gauge('millrace_dispatcher_credits', 'Executions that may
 export const timerLateness = histogram('millrace_dispatcher_timer_lateness_seconds', 'How late timers were taken');
 export const expired = counter('millrace_dispatcher_expired_total', 'Executions ended by a timeout of the engine', ['where']);
 export const ready = gauge('millrace_dispatcher_ready', 'Executions that may start, as last counted');
-export const readyAge = gauge(
-  'millrace_dispatcher_ready_age_seconds',
-  'Age of the oldest execution that may start, as last counted',
-);
+export const readyAge = gauge('millrace_dispatcher_ready_age_seconds', 'Age of the oldest execution that may start, as last counted');
 export const outputBytes = gauge('millrace_dispatcher_output_bytes', 'Output of servers that waits to be made durable');
 export const compactions = counter('millrace_dispatcher_compactions_total', 'Logs of attempts whose chunks were merged');

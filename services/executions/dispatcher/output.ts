@@ -10,13 +10,14 @@ interface Deps {
   outgoing: Outgoing;
   tell(told: Told): Promise<Reply>;
   heed(claimId: Buffer, reply: Reply): void;
+  fail(error: unknown): void; // something could not be kept: what is not confirmed is to be sent again, on a new stream
 }
 type Told = Omit<Report, 'server' | 'epoch'>;
 
 const WAITING_BYTES = 16 * 1024 * 1024; // of one server
 
 // Returns at the end of the stream; throws when it breaks.
-export async function receiveOutput({ stream, outgoing, tell, heed }: Deps): Promise<void> {
+export async function receiveOutput({ stream, outgoing, tell, heed, fail }: Deps): Promise<void> {
   let waiting = 0;
   let goOn: (() => void) | undefined;
 
@@ -38,17 +39,8 @@ export async function receiveOutput({ stream, outgoing, tell, heed }: Deps): Pro
     }
   }
 
-  const kept = new Set<Promise<void>>();
-  let fault: unknown;
   for await (const { output } of stream) {
-    for (const item of output?.items ?? []) {
-      const one = keep(item).catch((error) => {
-        fault ??= error; // what was not confirmed is sent again on the next stream
-      });
-      kept.add(one);
-      void one.then(() => kept.delete(one));
-    }
-    if (fault) throw fault;
+    for (const item of output?.items ?? []) keep(item).catch(fail);
     if (waiting >= WAITING_BYTES) {
       await new Promise<void>((resolve) => {
         goOn = resolve;

@@ -14,6 +14,7 @@ export interface View {
   servers: readonly ServerRow[]; // that are not lost
 }
 
+const PROTOCOL = 1; // of sessions: servers that speak another one wait for a dispatcher that does
 const MICROSECONDS = 1000; // in a millisecond
 
 // Gives a sign of life for this dispatcher and its servers, and answers who else lives.
@@ -30,15 +31,15 @@ export async function renew(
     `${format('INSERT INTO dispatchers (id, lease_until) VALUES (?, ', [me])}${lease}) ON DUPLICATE KEY UPDATE lease_until = ${lease}`,
     ...alive.map((id) => format(`UPDATE servers SET lease_until = ${serverLease} WHERE id = ? AND owner = ? AND state = 'LIVE'`, [id, me])),
     'SELECT id FROM dispatchers WHERE lease_until > NOW(6)',
-    "SELECT id, endpoint, owner, owner_epoch FROM servers WHERE state = 'LIVE'",
+    `SELECT id, endpoint, owner, owner_epoch FROM servers WHERE state = 'LIVE' AND protocol = ${PROTOCOL}`,
   ]);
   return { dispatchers: (results.at(-2) as { id: Buffer }[]).map(({ id }) => id), servers: results.at(-1) as ServerRow[] };
 }
 
 // Makes this dispatcher the owner, if nothing has changed since the row was read.
-export async function claim(connection: PoolConnection, me: Buffer, { id, owner_epoch }: ServerRow): Promise<boolean> {
+export async function claim(pool: Pool, me: Buffer, { id, owner_epoch }: ServerRow): Promise<boolean> {
   const sql = "UPDATE servers SET owner = ?, owner_epoch = owner_epoch + 1 WHERE id = ? AND owner_epoch = ? AND state = 'LIVE'";
-  const [{ affectedRows }] = await connection.query<ResultSetHeader>(sql, [me, id, owner_epoch]);
+  const [{ affectedRows }] = await pool.query<ResultSetHeader>(sql, [me, id, owner_epoch]);
   return affectedRows === 1;
 }
 

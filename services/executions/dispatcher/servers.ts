@@ -40,6 +40,7 @@ export function openServers(deps: Deps): Servers {
   const { me, log } = deps;
   const sessions = new Map<string, Session>();
   const moving = new Map<string, number>();
+  const taking = new Set<string>();
   let isStopped = false;
 
   // Answers as soon as the database does.
@@ -75,6 +76,19 @@ export function openServers(deps: Deps): Servers {
     sessions.set(hex(owned.id), session);
   }
 
+  // Beside the lease, which must not wait: an owner that stands still in a commit keeps the row locked until the database ends its connection.
+  async function take(row: store.ServerRow): Promise<void> {
+    const key = hex(row.id);
+    if (taking.has(key)) return;
+    taking.add(key);
+    try {
+      const isMine = await store.claim(deps.pool, me, row);
+      if (isMine && !isStopped) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
+    } finally {
+      taking.delete(key);
+    }
+  }
+
   function drop(id: Buffer, epoch: number): void {
     const session = sessions.get(hex(id));
     if (session?.server.epoch !== epoch) return;
@@ -104,9 +118,7 @@ export function openServers(deps: Deps): Servers {
       const { claim, release, lost } = decide(me, mine, view, contactMs >= deps.leaseMs);
       for (const id of lost) drop(id, sessions.get(hex(id))?.server.epoch ?? -1);
       for (const row of view.servers) moved(row);
-      for (const row of claim) {
-        if (await store.claim(connection, me, row)) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
-      }
+      for (const row of claim) take(row).catch((error) => log.warn({ error }, 'a server could not be taken over now'));
       const due = release.filter((id) => (moving.get(hex(id)) ?? 0) + 1 >= PATIENCE);
       const kept = release.filter((id) => !due.includes(id)).map((id) => [hex(id), (moving.get(hex(id)) ?? 0) + 1] as const);
       moving.clear();

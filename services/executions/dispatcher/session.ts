@@ -137,6 +137,10 @@ export function openSession(deps: Deps, server: Owned): Session {
   async function run(broken: AbortController): Promise<void> {
     const outgoing = openingOf(SessionOpen_Channel.CONTROL);
     const output = openingOf(SessionOpen_Channel.OUTPUT);
+    const fail = (error: unknown) => {
+      if (!broken.signal.aborted) log.warn({ error, endpoint: server.endpoint }, 'output could not be kept now');
+      broken.abort();
+    };
     const end = () => {
       outgoing.close();
       output.close();
@@ -158,7 +162,7 @@ export function openSession(deps: Deps, server: Owned): Session {
         control = outgoing;
         const known = await adopt(opened);
         output.confirm(known.map(({ claim_id, line_count, started }) => ({ claimId: claim_id, lines: line_count, started: started === 1, result: false }))); // biome-ignore format: a line
-        reading = receiveOutput({ stream: deps.client.session(output, { signal: broken.signal }), outgoing: output, tell, heed });
+        reading = receiveOutput({ stream: deps.client.session(output, { signal: broken.signal }), outgoing: output, tell, heed, fail });
         reading.catch((error) => log.debug({ error }, 'an output stream ended')).finally(() => broken.abort());
         credit = opened.draining ? 0 : opened.credits;
         beat = setInterval(() => {
