@@ -68,6 +68,7 @@ class Nursery:
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._ready: deque[Child] = deque()
         self._running: dict[int, Child] = {}
+        self._is_warm = asyncio.Event()
         self._up: asyncio.Future[None] = self._loop.create_future()
         self.gone = asyncio.Event()
 
@@ -103,6 +104,10 @@ class Nursery:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    async def warm_up(self) -> None:
+        """Until all children that it keeps ahead are prepared, or the parent is gone."""
+        await self._is_warm.wait()
 
     async def take(self) -> Child:
         """A prepared child, as soon as there is one."""
@@ -198,6 +203,8 @@ class Nursery:
                 waiting.set_result(child)
                 return
         self._ready.append(child)
+        if len(self._ready) >= self.plan.prepared:
+            self._is_warm.set()
 
     def _lose(self) -> None:
         """The parent is gone, or is not needed any longer."""
@@ -217,6 +224,7 @@ class Nursery:
             child.close()
         self._running.clear()
         self._ready.clear()
+        self._is_warm.set()
         self.gone.set()
 
 

@@ -126,20 +126,41 @@ class Sandbox:
         raise SandboxUnavailable(f'no sandboxed process could be started: {fault}')
 
     async def _nursery(self, environment: str) -> Nursery:
-        """The environment's parent, a new one when there is none, it has died, or has served long enough."""
+        """The environment's parent, a new one when there is none or it has died."""
         async with self._locks.setdefault(environment, asyncio.Lock()):
             present = self._nurseries.get(environment)
-            if present and present.is_alive and present.launched < _LAUNCHES_OF_A_PARENT:
-                return present
-            if self._is_stopped:
-                raise SandboxUnavailable('the sandbox is stopped')
-            new = await Nursery.start(self._plan(environment))
-            self._nurseries[environment] = new
-            self._keep(self._watch(environment, new))
             if present and present.is_alive:
-                self._old.add(present)
-                present.retire()
+                if present.launched >= _LAUNCHES_OF_A_PARENT and present not in self._old:
+                    self._old.add(present)
+                    self._keep(self._replace(environment, present))
+                return present
+            new = await self._start_nursery(environment)
+            self._nurseries[environment] = new
             return new
+
+    async def _start_nursery(self, environment: str) -> Nursery:
+        if self._is_stopped:
+            raise SandboxUnavailable('the sandbox is stopped')
+        new = await Nursery.start(self._plan(environment))
+        self._keep(self._watch(environment, new))
+        return new
+
+    async def _replace(self, environment: str, present: Nursery) -> None:
+        """Nobody waits for the new parent: the present one serves until it is warm, and ends with the last of its runs."""
+        try:
+            new = await self._start_nursery(environment)
+        except SandboxUnavailable:
+            self._old.discard(present)  # it goes on; the next launch tries again
+            return
+        self._old.add(new)  # so that a stop finds it
+        await new.warm_up()
+        self._old.discard(new)
+        if new.is_alive and self._nurseries.get(environment) is present:
+            self._nurseries[environment] = new
+            present.retire()
+        else:
+            self._old.discard(present)
+            await new.stop()
 
     async def _watch(self, environment: str, nursery: Nursery) -> None:
         """Replaces a parent that died, so that the next run does not wait for it."""

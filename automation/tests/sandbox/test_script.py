@@ -107,7 +107,12 @@ async def test_a_line_of_5_mb(run):
 
 
 async def test_what_a_program_prints(run):
-    outcome = await run('import subprocess\nsubprocess.run("echo out; echo err >&2; echo named > /dev/stderr", shell=True)\nprint("after")')
+    text = """
+    import subprocess
+    subprocess.run("echo out | awk '{ print $1 }'; echo err >&2; echo named > /dev/stderr", shell=True)
+    print('after')
+    """
+    outcome = await run(source(text))
     assert outcome.out == b'out\nafter\n'
     assert outcome.err.startswith(b'err\n')
 

@@ -77,14 +77,13 @@ async def test_a_parent_is_replaced_now_and_then_and_its_runs_go_on(sandbox, mon
     monkeypatch.setattr(module, '_LAUNCHES_OF_A_PARENT', 2)
     other = await start(sandbox.tier)
     try:
-        process = await other.launch('import sys\nprint(1)\nsys.stdout.flush()\nimport time\ntime.sleep(0.5)\nprint(2)', '{}', Limits())
+        process = await other.launch('import sys\nprint(1)\nsys.stdout.flush()\nimport time\ntime.sleep(2)\nprint(2)', '{}', Limits())
         events = process.events()
         await anext(events)
         parents = set()
-        for _ in range(6):
+        while len(parents) < 3:
             assert await output(other) == '"hello"'
             parents.add(other._nurseries['base'].pid)
-        assert len(parents) >= 3
         assert [event async for event in events][-1].code == 0
         while other._old:
             await asyncio.sleep(0.01)

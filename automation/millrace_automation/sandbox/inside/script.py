@@ -17,8 +17,9 @@ from .seccomp import Filter
 from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, prctl
 
 _SYSTEM_FILES = (
-    *('/dev/urandom', '/dev/random', '/etc/ld.so.cache', '/etc/localtime', '/etc/passwd', '/etc/group', '/etc/nsswitch.conf'),
-    *('/etc/hosts', '/etc/services', '/etc/protocols', '/etc/mime.types'),
+    *('/dev/urandom', '/dev/random', '/etc/localtime', '/etc/passwd', '/etc/group', '/etc/nsswitch.conf'),
+    *('/etc/hosts', '/etc/services', '/etc/protocols'),
+    *tree.DATA,
 )
 
 

@@ -27,6 +27,7 @@ ROOT = '/tmp'  # where the tree is put together, over whatever is there
 WORK = '/tmp'  # the script's folder
 LIBRARIES = '/site'
 SYSTEM = ('/usr', '/lib', '/lib32', '/lib64', '/libx32', '/bin', '/sbin')
+DATA = ('/etc/ld.so.cache', '/etc/alternatives', '/etc/mime.types')
 _DEVICES = ('null', 'zero', 'full', 'random', 'urandom')
 _LINKS = {'fd': '/proc/self/fd', 'stdin': '/proc/self/fd/0', 'stdout': '/proc/self/fd/1', 'stderr': '/proc/self/fd/2', 'shm': WORK}
 _FILES = {
@@ -41,7 +42,7 @@ def build(python: list[str], libraries: str | None) -> None:
     """Needs a mount namespace of its own. `python` are the folders of the installation outside the system's."""
     mount('', '/', None, MS_REC | MS_PRIVATE)
     sources = {path: path for path in [*SYSTEM, *python] if os.path.exists(path) and not os.path.islink(path)}
-    sources |= {'/etc/ld.so.cache': '/etc/ld.so.cache'} | {f'/dev/{name}': f'/dev/{name}' for name in _DEVICES}
+    sources |= {path: path for path in (*DATA, *(f'/dev/{name}' for name in _DEVICES))}
     if libraries:
         sources[LIBRARIES] = libraries
     opened = {target: os.open(path, os.O_PATH) for target, path in sources.items() if os.path.exists(path)}
