@@ -92,7 +92,7 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
 
   for (const place of ['claim.after_select', 'intake.before_commit']) {
     it(`takes over from one that stands still at ${place}, with its locks, and lets it write nothing when it wakes`, async () => {
-      const frozen = await lab.dispatcher({ MILLRACE_FAILPOINT: `${place}:pause:2` });
+      const frozen = await lab.dispatcher({ MILLRACE_FAILPOINT: `${place}:pause` });
       const ids = [await lab.start(talker, { input: { lines: 100 } }), await lab.start(talker, { input: { lines: 100 } })];
       await until('it to stand still', () => readFileSync(`/proc/${frozen.child.pid}/stat`, 'utf8').includes(') T '), 20_000);
       const heir = await lab.dispatcher();
