@@ -17,17 +17,17 @@ export const steps: readonly Step[] = [
   { name: 'Python: format', command: ['.venv/bin/ruff', 'format', '--check', 'automation'] },
 ];
 
-export function lint(): { passed: number; failed: number } {
-  const results = steps.map(({ name, command: [program = '', ...args] }) => {
+export function lint(): { passed: number; failed: number; failures: string[] } {
+  const failures = steps.flatMap(({ name, command: [program = '', ...args] }) => {
     const started = performance.now();
     const { status, error } = spawnSync(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
     const isOk = status === 0 && !error;
     console.log(
       `${isOk ? ' ok ' : 'FAIL'}  ${name} (${((performance.now() - started) / 1000).toFixed(1)} s)${error ? `: ${error.message}` : ''}`,
     );
-    return isOk;
+    return isOk ? [] : [name];
   });
-  return { passed: results.filter(Boolean).length, failed: results.filter((isOk) => !isOk).length };
+  return { passed: steps.length - failures.length, failed: failures.length, failures };
 }
 
 if (import.meta.main) process.exit(lint().failed === 0 ? 0 : 1);

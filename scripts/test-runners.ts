@@ -110,6 +110,7 @@ export function mocha({ name, include, exclude = [], env, seconds, timeout }: Mo
   const files = globSync([...include], { exclude: [...exclude] }).sort();
   if (files.length === 0) return Promise.resolve({ passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] });
   const report = `build/test/${name}.json`;
+  const colour = process.stdout.isTTY ? [] : ['--no-color'];
   return runTests({
     command: [
       'mocha',
