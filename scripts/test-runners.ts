@@ -121,6 +121,7 @@ export function mocha({ name, include, exclude = [], env, seconds, timeout }: Mo
       String(timeout),
       '--reporter',
       './scripts/mocha-report.ts',
+      ...colour,
       '--',
       ...files,
     ],
