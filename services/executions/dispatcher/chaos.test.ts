@@ -136,6 +136,15 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
     });
   }
 
+  it('finds an execution whose only ticket died with a dispatcher', async () => {
+    const doomed = await lab.dispatcher({ MILLRACE_FAILPOINT: 'claim.after_ack:exit' });
+    const id = await lab.start(await lab.publish({ source: 'def main():\n    return 1\n' }));
+    await until('it to be killed', () => doomed.child.signalCode === 'SIGKILL');
+    const heir = await lab.dispatcher();
+    expect(stateOf(await lab.ended(id, 15_000))).to.equal('SUCCEEDED');
+    await heir.stop();
+  });
+
   it('retries or fails what ran on an automation server that is killed, and keeps its lines', async () => {
     const dispatcher = await lab.dispatcher();
     const careful = await lab.publish({ source: TALKER, onLost: 2 });
