@@ -14,6 +14,14 @@ fail() { # what, way out
 }
 digest() { cat "$@" | sha256sum | cut -c1-64; }
 
+# npm before version 11 drops the link of the package that fits, together with the package for other machines.
+link_node() {
+  for one in node_modules/node-linux-*/bin/node; do
+    if [ -x "$one" ] && [ ! -x node_modules/.bin/node ]; then ln -sf "../${one#node_modules/}" node_modules/.bin/node; fi
+  done
+  [ "$(node_modules/.bin/node -p 'process.versions.node.split(".")[0]' 2>/dev/null)" = 24 ]
+}
+
 install_node() {
   command -v node >/dev/null && command -v npm >/dev/null ||
     fail 'node and npm are not installed' 'apt-get install nodejs npm (any Node from 18 on; Millrace brings its own for everything but npm)'
@@ -25,9 +33,10 @@ install_node() {
     const wanted = read("package-lock.json"), found = read("node_modules/.package-lock.json");
     const fits = (p) => (!p.os || p.os.includes(process.platform)) && (!p.cpu || p.cpu.includes(process.arch)) && !(p.libc && !p.libc.includes("glibc"));
     process.exit(Object.entries(wanted).every(([at, p]) => !at || p.link || (p.optional && !fits(p)) || found[at]?.version === p.version) ? 0 : 1);
-  ' 2>/dev/null && return
+  ' 2>/dev/null && link_node && return
   say 'Node packages, with Node 24 among them (about 500 MB on disk): npm ci'
   npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2 || fail 'npm ci failed' 'check the network and the registry that npm uses (npm config get registry)'
+  link_node || fail "npm brought no Node 24 that runs on this machine ($(uname -sm))" 'use Linux with glibc 2.28 or newer on x86_64 or aarch64'
 }
 
 find_python() {
