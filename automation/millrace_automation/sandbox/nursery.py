@@ -20,6 +20,7 @@ from .settings import Limits, SandboxUnavailable
 _PROGRAM = Path(__file__).parent / 'inside' / 'start.py'
 _START_SECONDS = 20.0
 _STOP_SECONDS = 8.0
+_GONE = "the sandbox's parent has ended"
 
 
 @dataclass(eq=False)
@@ -60,12 +61,13 @@ class Nursery:
         self.facts: dict[str, Any] = {}
         self.fault = ''
         self.is_alive = True
+        self.is_retired = False
         self.launched = 0
         self._control = control
         self._process = process
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[bytes] = deque()
-        self._waiting: deque[asyncio.Future[Child]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Child], Limits]] = deque()
         self._ready: deque[Child] = deque()
         self._running: dict[int, Child] = {}
         self._is_warm = asyncio.Event()
@@ -109,28 +111,37 @@ class Nursery:
         """Until all children that it keeps ahead are prepared, or the parent is gone."""
         await self._is_warm.wait()
 
-    async def take(self) -> Child:
-        """A prepared child, as soon as there is one."""
+    async def take(self, limits: Limits) -> Child:
+        """A prepared child, as soon as there is one. The parent knows that it is in use when this returns."""
         while self._ready:
             child = self._ready.popleft()
+            child.launch(limits)  # one that ended while it waited too, so that another is made
             if not child.exit.done():
                 return child
-            child.launch(Limits())  # it ended while it waited: only so another one is made
             child.close()
-        if not self.is_alive:
-            raise SandboxUnavailable(self.fault or "the sandbox's parent has ended")
+        if self.is_retired or not self.is_alive:
+            raise SandboxUnavailable(self.fault or _GONE)
         waiting: asyncio.Future[Child] = self._loop.create_future()
-        self._waiting.append(waiting)
+        self._waiting.append((waiting, limits))
         try:
             return await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled() and not waiting.exception():
-                self._ready.appendleft(waiting.result())
+                waiting.result().kill()
+                waiting.result().close()
             raise
 
     def retire(self) -> None:
-        """Makes no more children; the parent ends with its last run."""
+        """Makes no more children; the parent ends with its last run. Who waits for a child is to ask another parent."""
+        self.is_retired = True
+        self._fail_waiting(_GONE)
         self.send({'retire': True})
+
+    def _fail_waiting(self, fault: str) -> None:
+        for waiting, _ in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(SandboxUnavailable(fault))
+        self._waiting.clear()
 
     async def stop(self) -> None:
         """Ends everything. Returns when nothing is left."""
@@ -198,8 +209,9 @@ class Nursery:
         child = Child(self, id, endpoint, output, error, self._loop.create_future(), self._loop.create_future())
         self._running[id] = child
         while self._waiting:
-            waiting = self._waiting.popleft()
+            waiting, limits = self._waiting.popleft()
             if not waiting.done():
+                child.launch(limits)  # at once: a message that the parent is to retire must not come first
                 waiting.set_result(child)
                 return
         self._ready.append(child)
@@ -214,10 +226,9 @@ class Nursery:
         self._loop.remove_reader(self._control.fileno())
         self._loop.remove_writer(self._control.fileno())
         self._control.close()
-        fault = SandboxUnavailable(self.fault or "the sandbox's parent has ended")
-        for waiting in (self._up, *self._waiting):
-            if not waiting.done():
-                waiting.set_exception(fault)
+        self._fail_waiting(self.fault or _GONE)
+        if not self._up.done():
+            self._up.set_exception(SandboxUnavailable(self.fault or _GONE))
         for child in self._running.values():
             _end(child, {'code': None, 'signal': int(signal.SIGKILL), 'cpu': 0.0, 'peak': 0, 'oom': False})
         for child in self._ready:

@@ -106,7 +106,7 @@ class Sandbox:
         for _ in range(_TRIES):
             nursery = await self._nursery(environment)
             try:
-                child = await nursery.take()
+                child = await nursery.take(limits)
             except SandboxUnavailable as error:
                 fault = error
                 continue
@@ -210,7 +210,6 @@ class Sandbox:
 
 
 async def _begin(child: Child, limits: Limits, packets: list[bytes]) -> None:
-    child.launch(limits)
     if limits != Limits():  # the default ones hold since the child was prepared
         await asyncio.shield(child.armed)
     loop = asyncio.get_running_loop()

@@ -35,12 +35,17 @@ async def test_a_plain_script_runs_as_main_and_asks_for_its_input(run):
 
 
 @pytest.mark.parametrize(
-    ('given', 'said'), [('{}', "missing a required argument: 'a'"), ('{"a": 1, "b": 2}', "unexpected keyword argument 'b'")]
+    ('given', 'said'), [('{}', "missing 1 required positional argument: 'a'"), ('{"a": 1, "b": 2}', "unexpected keyword argument 'b'")]
 )
 async def test_input_that_does_not_fit(run, given, said):
     raised = (await run('def main(a): pass', given)).raised
     assert raised.type == 'InputInvalid'
     assert said in raised.message
+
+
+async def test_a_type_error_within_main_is_its_own(run):
+    assert (await run('def f(): pass\ndef main(a): f(a)', '{"a": 1}')).raised.type == 'TypeError'
+    assert (await run('async def main(a): len(a)', '{"a": 1}')).raised.type == 'TypeError'
 
 
 @pytest.mark.parametrize('given', ['[]', '{', '1'])

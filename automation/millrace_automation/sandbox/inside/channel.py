@@ -7,9 +7,9 @@ the order in which they were written. The supervisor believes none of it.
 
 import json
 import os
-import socket
 import struct
 import threading
+from typing import Any
 
 from .streams import Unbuffered
 
@@ -22,24 +22,30 @@ _OUTPUT_BYTES = 1 << 20
 
 
 class Channel:
+    """Made before there is a connection, by the parent; `own` makes it the calling process's."""
+
     def __init__(self, output: Unbuffered, error: Unbuffered):
-        self._socket = socket.socket(fileno=DESCRIPTOR)
+        self.given: dict[str, Any] = {}
+        """The input of the run."""
         self._streams = (output, error)
         self._lock = threading.Lock()
-        self._owner = os.getpid()
+        self._owner = 0
         os.register_at_fork(after_in_child=self._renew_lock)
+
+    def own(self) -> None:
+        self._owner = os.getpid()
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
 
     def receive(self) -> dict:
         """The request: its length, then its bytes."""
-        head = self._socket.recv(64)
+        head = os.read(DESCRIPTOR, 64)
         if not head:
             os._exit(0)  # nobody needs this child
         data = bytearray()
         while len(data) < int(head):
-            data += self._socket.recv(PART_BYTES)
+            data += os.read(DESCRIPTOR, PART_BYTES)
         return json.loads(data)
 
     def send(self, kind: bytes, body: bytes) -> None:
@@ -49,7 +55,7 @@ class Channel:
             for number, part in enumerate(parts):
                 flags = (FIRST if number == 0 else 0) | (MORE if number < len(parts) - 1 else 0)
                 try:
-                    self._socket.send(HEAD.pack(kind, flags, *(stream.count for stream in self._streams)) + part)
+                    os.write(DESCRIPTOR, HEAD.pack(kind, flags, *(stream.count for stream in self._streams)) + part)
                 except OSError:
                     return
 

@@ -18,11 +18,10 @@ import linecache
 import os
 import sys
 import types
-from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any
 
-from . import module, report, rlimits, validate
+from . import report, rlimits, validate
 from .channel import Channel
 
 NAME = report.SCRIPT
@@ -45,7 +44,7 @@ def run(request: dict[str, Any], channel: Channel) -> int:
         os.environ['TRACEPARENT'] = request['traceparent']
     try:
         given = _read_input(request['input'])
-        module.install(channel, given)
+        channel.given = given
         output = _encode(_call(request['source'], given))
         _end_quietly()
     except SystemExit as end:
@@ -90,8 +89,12 @@ def _call(source: str, given: dict[str, Any]) -> Any:
     main = scope.__dict__.get('main')
     if not has_main or not callable(main):
         return None
-    _check_input(main, given)
-    result = main(**given)
+    try:
+        result = main(**given)
+    except TypeError as error:
+        if error.__traceback__ and error.__traceback__.tb_next is None:  # raised by the call itself: nothing of the script ran
+            raise _InvalidInput(str(error)) from None
+        raise
     return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
@@ -103,17 +106,6 @@ def _write_source(source: str) -> None:
 
 async def _awaited(result: Any) -> Any:
     return await result
-
-
-def _check_input(main: Callable[..., Any], given: dict[str, Any]) -> None:
-    try:
-        signature = inspect.signature(main)
-    except (TypeError, ValueError):
-        return  # not to be known before the call
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        raise _InvalidInput(f'main: {error}') from None
 
 
 def _encode(value: Any) -> bytes:

@@ -4,7 +4,7 @@ In tier 2 it is pid 1 of the namespace; in tier 1 it is the subreaper of what th
 script's folder until the run begins. The script cannot touch it: it is not dumpable, and signals do not reach it.
 
 On the status socket, packets from the parent: G the user maps are written, T ask the script to stop, K end it. To the parent: R ready,
-F failed (text), E ended (JSON). On the begin socket the script says R when it is ready, then its limits (JSON), and waits for a packet
+F failed (text), E ended (wait status, seconds of processor time, largest process in KiB, what the watch killed it for or a dash). On the begin socket the script says R when it is ready, then its limits (JSON), and waits for a packet
 before the user's code runs: so no run is ever without its limits, however late the parent hears of it.
 """
 
@@ -21,6 +21,7 @@ import traceback
 from typing import NoReturn
 
 from . import execution, landlock, script, tree
+from .channel import Channel
 from .plan import DEFAULT_LIMITS, ChildPlan
 from .seccomp import Filter
 from .system import (
@@ -32,6 +33,7 @@ from .system import (
     close_from,
     drop_bounding_capabilities,
     drop_capabilities,
+    fork,
     prctl,
     unshare,
     write_file,
@@ -43,14 +45,14 @@ _STATUS = 4
 _NICE = 5  # a script never delays the server
 
 
-def run(plan: ChildPlan, filter: Filter, descriptors: tuple[int, int, int, int]) -> NoReturn:
+def run(plan: ChildPlan, filter: Filter, channel: Channel, descriptors: tuple[int, int, int, int]) -> NoReturn:
     """`descriptors`: standard output, standard error, the script's channel, the status socket."""
     try:
         _take(descriptors)
         status = socket.socket(fileno=_STATUS)
         try:
             scoped = _prepare(plan, status)
-            pid, begin = _fork_script(plan, filter, status)
+            pid, begin = _fork_script(plan, filter, channel, status)
             status.send(b'R')
             _Init(plan, status, begin, pid, scoped).serve()
         except Exception:
@@ -108,13 +110,18 @@ def _become(plan: ChildPlan) -> None:
     os.setresuid(user, user, user)
 
 
-def _fork_script(plan: ChildPlan, filter: Filter, status: socket.socket) -> tuple[int, socket.socket]:
+def _fork_script(plan: ChildPlan, filter: Filter, channel: Channel, status: socket.socket) -> tuple[int, socket.socket]:
     begin, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         status.close()
         begin.close()
-        script.start(plan, filter, theirs)
+        try:
+            script.start(plan, filter, channel, theirs)
+        finally:
+            os._exit(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they are the script's; a pid 1 without handlers is out of its reach
     theirs.close()
     null = os.open('/dev/null', os.O_RDWR | os.O_CLOEXEC)
     for descriptor in (1, 2, 3):
@@ -134,13 +141,12 @@ class _Init:
         self._may_kill_all = plan.has_namespaces or plan.uid is not None or scoped
         needs_pids = not plan.has_namespaces and plan.uid is None
         self._watch = Watch(plan.has_namespaces, not plan.has_memory_group, needs_pids)
-        self._cause: str | None = None
+        self._cause = '-'
         self._end: int | None = None
 
     def serve(self) -> None:
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
         poll = select.poll()
         poll.register(woken, select.POLLIN)
         poll.register(_STATUS, select.POLLIN)
@@ -155,7 +161,7 @@ class _Init:
                     poll.unregister(descriptor)
                     self._begin()
             if self._watch.is_running and (cause := self._watch.excess()):
-                self._cause = self._cause or cause
+                self._cause = cause if self._cause == '-' else self._cause
                 self._kill_all()
             self._reap()
         self._finish()
@@ -205,11 +211,10 @@ class _Init:
             except ChildProcessError:
                 break
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        report = {'status': self._end, 'cpu': used.ru_utime + used.ru_stime, 'rss': used.ru_maxrss, 'cause': self._cause}
         if not self._plan.has_namespaces:
             self._clear_work()
         with contextlib.suppress(OSError):
-            self._status.send(b'E' + json.dumps(report).encode())
+            self._status.send(b'E%d %f %d %s' % (self._end, used.ru_utime + used.ru_stime, used.ru_maxrss, self._cause.encode()))
         os._exit(0)
 
     def _clear_work(self) -> None:

@@ -22,7 +22,7 @@ class _ToLog(logging.Handler):
             self.handleError(record)
 
 
-def install(channel: Channel, given: dict[str, Any]) -> None:
+def install(channel: Channel) -> None:
     """Makes `import millrace` work and sends what `logging` is given, from level INFO, to the log."""
 
     def log(text: object, level: str | int = 'INFO') -> None:
@@ -38,7 +38,7 @@ def install(channel: Channel, given: dict[str, Any]) -> None:
 
     def input() -> dict[str, Any]:
         """What the execution was given."""
-        return given
+        return channel.given
 
     module = types.ModuleType('millrace', 'Speaks with the platform that runs this script.')
     for function in (log, progress, input):

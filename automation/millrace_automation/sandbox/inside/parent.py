@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 
-from . import cgroup, ground, landlock, slots
+from . import cgroup, ground, landlock, slots, surroundings
 from .plan import DEFAULT_LIMITS, ChildPlan, Plan
 from .seccomp import Filter
 from .slots import Slot
@@ -28,7 +28,7 @@ _FAILURES = 3  # in a row, before it gives up
 
 
 def main(descriptor: int, plan: Plan) -> None:
-    with contextlib.suppress(ConnectionError):  # the supervisor is gone
+    with contextlib.suppress(ConnectionError, KeyboardInterrupt):  # the supervisor is gone, or it was told to stop
         Parent(socket.socket(fileno=descriptor), plan).serve()
 
 
@@ -37,6 +37,7 @@ class Parent:
         self._control = control
         self._plan = plan
         self._filter = Filter()
+        self._channel = surroundings.make(plan)
         self._groups = cgroup.Cgroups()
         self._free = list(range(plan.most))[::-1]
         self._children: dict[int, Slot] = {}  # by pid
@@ -105,7 +106,7 @@ class Parent:
         uid = self._plan.uids[number] if self._plan.uids else None
         plan = ChildPlan(self._plan, number, self._groups.paths(number), 'memory' in self._groups.folders, uid, self._shared_processes)
         self._last_id += 1
-        slot = slots.start(plan, self._filter, self._last_id, self._groups.usage(number).kills)
+        slot = slots.start(plan, self._filter, self._channel, self._last_id, self._groups.usage(number).kills)
         self._children[slot.pid] = self._by_id[slot.id] = self._by_status[slot.status.fileno()] = slot
         self._poll.register(slot.status, select.POLLIN)
 
@@ -215,7 +216,7 @@ class Parent:
                 socket.send_fds(self._control, [json.dumps({'new': slot.id}).encode()], slot.descriptors)
                 slot.close_descriptors()
             case b'E':
-                slot.report = json.loads(packet[1:])
+                slot.report = packet[1:].decode().split()
                 self._tell_exit(slot, None)
             case b'F':
                 slot.fault = packet[1:].decode(errors='replace')

@@ -1,19 +1,17 @@
 """The process of the user's code: locks itself in, waits for one request, runs it."""
 
-import _sitebuiltins
-import builtins
 import json
 import os
+import random
 import signal
 import socket
-import sys
-import time
 from typing import NoReturn
 
-from . import execution, landlock, rlimits, streams, tree
+from . import execution, landlock, rlimits, tree
 from .channel import Channel
 from .plan import ChildPlan
 from .seccomp import Filter
+from .surroundings import libraries_inside
 from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, prctl
 
 _SYSTEM_FILES = (
@@ -23,10 +21,11 @@ _SYSTEM_FILES = (
 )
 
 
-def start(plan: ChildPlan, filter: Filter, begin: socket.socket) -> NoReturn:
+def start(plan: ChildPlan, filter: Filter, channel: Channel, begin: socket.socket) -> NoReturn:
     """Descriptors: 1 and 2 are pipes, 3 the channel; `begin` leads to init."""
     try:
-        channel = _lock_in(plan, filter)
+        channel.own()
+        _lock_in(plan, filter)
         begin.send(b'R')
     except BaseException as fault:
         begin.send(f'{type(fault).__name__}: {fault}'.encode(errors='replace'))
@@ -51,28 +50,24 @@ def _serve(plan: ChildPlan, channel: Channel, begin: socket.socket) -> int:
         return execution.report_raised(channel, fault)
 
 
-def _lock_in(plan: ChildPlan, filter: Filter) -> Channel:
+def _lock_in(plan: ChildPlan, filter: Filter) -> None:
     """Everything that can be done before the request is known. Nothing of it can be undone."""
     os.setsid()
     prctl(PR_SET_DUMPABLE, 1)  # its own /proc/self
     if not plan.has_namespaces:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.set_wakeup_fd(-1)
+        os.environ['HOME'] = os.environ['TMPDIR'] = os.getcwd()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    libraries = plan.plan.libraries and (tree.LIBRARIES if plan.has_namespaces else plan.plan.libraries)
-    _set_surroundings(libraries)
-    channel = Channel(*streams.install())
+    random.seed()
     drop_capabilities()
     rlimits.set_fixed()
     if plan.plan.landlock:
-        landlock.restrict_files(_allowed(plan, libraries))
+        landlock.restrict_files(_allowed(plan))
     filter.enforce()
-    return channel
 
 
-def _allowed(plan: ChildPlan, libraries: str | None) -> list[tuple[str, int]]:
+def _allowed(plan: ChildPlan) -> list[tuple[str, int]]:
+    libraries = libraries_inside(plan.plan)
     readable = [*tree.SYSTEM, *plan.plan.python, *([libraries] if libraries else [])]
     rules = [(path, landlock.RUN) for path in readable]
     if plan.has_namespaces:  # the tree is its own
@@ -82,17 +77,3 @@ def _allowed(plan: ChildPlan, libraries: str | None) -> list[tuple[str, int]]:
         rules += [('/dev/null', landlock.DEVICE), ('/dev/zero', landlock.DEVICE), ('/dev/full', landlock.DEVICE)]
         rules += [(os.getcwd(), landlock.ALL)]
     return rules
-
-
-def _set_surroundings(libraries: str | None) -> None:
-    """The same for every run, whatever the server was started with."""
-    work = os.getcwd()
-    os.environ.clear()
-    os.environ.update(PATH='/usr/bin:/bin', HOME=work, TMPDIR=work, LANG='C.UTF-8', TZ='UTC')
-    time.tzset()
-    if libraries:
-        sys.path.append(libraries)  # behind the standard library, which nothing may replace
-    sys.argv[:] = [execution.NAME]
-    builtins.exit = _sitebuiltins.Quitter('exit', 'Ctrl-D')
-    builtins.quit = _sitebuiltins.Quitter('quit', 'Ctrl-D')
-    builtins.help = _sitebuiltins._Helper()

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from . import ground, init
+from .channel import Channel
 from .plan import ChildPlan
 from .seccomp import Filter
 from .system import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, clone
@@ -32,7 +33,8 @@ class Slot:
     is_launched: bool = False
     is_told: bool = False
     kill_time: float | None = None
-    report: dict | None = None
+    report: list[str] | None = None
+    """What init said last: see there."""
     fault: str = ''
 
     def send(self, packet: bytes) -> None:
@@ -57,24 +59,25 @@ class Slot:
 
     def account(self, used: resource.struct_rusage | None, peak_kib: int, kills: int) -> dict:
         """How it ended. Without init's own report, everything was killed."""
-        report = self.report or _killed(used)
-        ended = os.waitstatus_to_exitcode(report['status'])
+        status, cpu, rss, cause = self.report or _killed(used)
+        ended = os.waitstatus_to_exitcode(int(status))
         is_killed = ended == -signal.SIGKILL
         return {
             'code': ended if ended >= 0 else None,
             'signal': -ended if ended < 0 else None,
-            'cpu': report['cpu'],
-            'peak': peak_kib or report['rss'],
-            'oom': is_killed and (report['cause'] == 'memory' or kills > self.kills_before),
+            'cpu': float(cpu),
+            'peak': peak_kib or int(rss),
+            'oom': is_killed and (cause == 'memory' or kills > self.kills_before),
         }
 
 
-def _killed(used: resource.struct_rusage | None) -> dict:
+def _killed(used: resource.struct_rusage | None) -> list[str]:
+    """The report of an init that was killed itself."""
     cpu, rss = (used.ru_utime + used.ru_stime, used.ru_maxrss) if used else (0.0, 0)
-    return {'status': signal.SIGKILL, 'cpu': cpu, 'rss': rss, 'cause': None}
+    return [str(int(signal.SIGKILL)), str(cpu), str(rss), '-']
 
 
-def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
+def start(plan: ChildPlan, filter: Filter, channel: Channel, id: int, kills_before: int) -> Slot:
     """Forks a child that prepares itself. Returns in the parent only."""
     if not plan.has_namespaces:
         with contextlib.suppress(FileExistsError):
@@ -82,7 +85,7 @@ def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
         if plan.uid is not None:
             os.chown(plan.work, plan.uid, plan.uid)
     ours, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server_channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, output_end = os.pipe()
     error, error_end = os.pipe()
     if plan.uid is not None:  # it opens them by name too, as /dev/stderr
@@ -90,12 +93,15 @@ def start(plan: ChildPlan, filter: Filter, id: int, kills_before: int) -> Slot:
         os.fchown(error_end, plan.uid, plan.uid)
     pid = clone(_NAMESPACES if plan.has_namespaces else 0)
     if pid == 0:
-        init.run(plan, filter, (output_end, error_end, script_channel.fileno(), status.fileno()))
+        try:
+            init.run(plan, filter, channel, (output_end, error_end, script_channel.fileno(), status.fileno()))
+        finally:
+            os._exit(1)  # whatever happens, a child never goes on as a second parent
     status.close()
     script_channel.close()
     os.close(output_end)
     os.close(error_end)
-    slot = Slot(id, plan.slot, pid, ours, (channel.detach(), output, error), kills_before)
+    slot = Slot(id, plan.slot, pid, ours, (server_channel.detach(), output, error), kills_before)
     if plan.has_namespaces:
         try:
             ground.map_user(pid, plan.uid)

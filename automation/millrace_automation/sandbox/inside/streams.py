@@ -14,6 +14,9 @@ class Unbuffered(io.FileIO):
         super().__init__(descriptor, 'wb', closefd=False)
         self.count = 0
 
+    def seekable(self) -> bool:
+        return False  # whatever the descriptor was when this was made
+
     def write(self, data) -> int:
         view = memoryview(data).cast('B')
         written = 0

@@ -48,12 +48,19 @@ def prctl(option: int, argument: int = 0, pointer: ctypes.Array | None = None) -
 
 
 def clone(flags: int) -> int:
-    """A fork with clone's flags: 0 in the child, which starts with one thread, as the caller must have.
-
-    Python's own care for a forked child (new locks, threads forgotten) is left out: with one thread nothing is amiss, and it costs a
-    millisecond of copied pages. Only code of this package runs in such a child; the process of the user's code is made by os.fork.
+    """A fork with clone's flags: 0 in the child. See `fork` for what is left out; the C library's care is left out too, so the child
+    runs code of this package only.
     """
     return syscall('clone', _SYS_CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
+
+
+def fork() -> int:
+    """The C library's fork: 0 in the child. The caller must have one thread.
+
+    os.fork would also make all of Python's locks anew and forget its threads: with one thread nothing of that is amiss, and it costs
+    half a millisecond of copied pages. What else it does, a new random seed, is the child's to do.
+    """
+    return _checked(_libc.fork(), 'fork')
 
 
 def unshare(flags: int) -> None:
