@@ -24,6 +24,7 @@ export interface Consumer {
   area: string; // whose events
   types?: readonly string[]; // CloudEvents types; all when absent
   db: Db;
+  concerns?(event: ReceivedEvent): boolean; // false: the event is passed over without a look at the database
   prepare?(event: ReceivedEvent): Promise<unknown>; // work that needs no transaction, such as calls; its answer is given to handle
   handle(tx: Tx, event: ReceivedEvent, prepared: unknown): Promise<void>;
 }
@@ -38,9 +39,9 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
 
   async function take(message: JsMsg): Promise<void> {
     const event = eventOf(message);
-    if (consumer.types && !consumer.types.includes(event.type)) return message.ack();
     const parent = propagation.extract(ROOT_CONTEXT, { traceparent: message.headers?.get('traceparent') });
     try {
+      if (!isWanted(consumer, event)) return message.ack();
       await context.with(parent, () => intake(consumer, event));
       taken.inc({ consumer: consumer.name, outcome: 'ok' });
       message.ack();
@@ -100,6 +101,9 @@ async function endWhenGone(messages: { status(): AsyncIterable<{ type: string; c
     }
   }
 }
+
+const isWanted = ({ types, concerns }: Consumer, event: ReceivedEvent): boolean =>
+  (!types || types.includes(event.type)) && (concerns?.(event) ?? true);
 
 async function intake(consumer: Consumer, event: ReceivedEvent): Promise<void> {
   const prepared = await consumer.prepare?.(event);

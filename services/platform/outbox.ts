@@ -25,6 +25,7 @@ export interface Relay {
 
 const PAGE = 200;
 const IDLE_MS = 1000;
+const GATHER_MS = 15; // events that come together are published together
 const published = counter('millrace_outbox_published_total', 'Events published', ['module']);
 const age = gauge('millrace_outbox_age_seconds', 'Age of the oldest event that is not published', ['module']);
 
@@ -110,6 +111,7 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
       try {
         if ((await page()) === PAGE) continue;
         await pause(IDLE_MS, wake.signal);
+        await pause(GATHER_MS, stopped.signal);
       } catch (error) {
         if (stopped.signal.aborted) return;
         log.warn({ error }, 'events wait: they cannot be published now');

@@ -6,7 +6,7 @@ import type { Bus } from '#platform/bus.ts';
 import type { Consumer } from '#platform/consumer.ts';
 import type { Db } from '#platform/db.ts';
 import type { Event } from '#platform/outbox.ts';
-import { summaryOf } from './task.ts';
+import { summaryOf, TASK_LABEL } from './task.ts';
 import * as system from './task-system.ts';
 
 // Who did it, and where.
@@ -53,10 +53,14 @@ export const executionsEnded = (db: Db, wake: () => void): Consumer => ({
   area: 'executions',
   types: ['execution.ended'],
   db,
+  concerns: (event) => runsOf(event.data).length > 0,
   async handle(tx, { data }) {
-    const { items } = ExecutionEvent.decode(data);
-    const ids = items.flatMap(({ execution }) => (execution ? [execution.id] : []));
+    const ids = runsOf(data);
     const count = await system.checkNow(tx, ids);
     if (count > 0) tx.executionPromise.then(wake, () => undefined);
   },
 });
+
+// The executions of an event that run a task, by the label that they were started with.
+const runsOf = (data: Uint8Array): string[] =>
+  ExecutionEvent.decode(data).items.flatMap(({ execution }) => (execution?.labels[TASK_LABEL] ? [execution.id] : []));

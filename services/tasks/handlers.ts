@@ -99,7 +99,7 @@ export const handlers = (deps: Deps): Handlers<TaskServiceService> => ({
       const { automationId, input, requestId } = next;
       const execution = await executions
         .createExecution(
-          { execution: Execution.fromPartial({ automationId, input, labels: { task: id } }), requestId },
+          { execution: Execution.fromPartial({ automationId, input, labels: { [task.TASK_LABEL]: id } }), requestId },
           { actor: { ...caller, scopes: [...caller.scopes] } },
         )
         .catch((error) => {

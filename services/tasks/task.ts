@@ -13,6 +13,9 @@ const faults = reasonsOf<keyof typeof ErrorReason>('tasks');
 export const UPDATABLE = ['title', 'description', 'priority', 'due_time', 'automation_id', 'input'] as const;
 export type Updatable = (typeof UPDATABLE)[number];
 
+// The label that an execution carries which runs a task.
+export const TASK_LABEL = 'task';
+
 const WRITABLE = ['title', 'description', 'priority', 'assigneeId', 'dueTime', 'automationId', 'input'];
 const MAX_INPUT_BYTES = 1024 * 1024; // as protobuf
 const RUN_ENDED = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'];

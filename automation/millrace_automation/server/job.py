@@ -24,6 +24,7 @@ from .results import Stop, result
 
 LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
+START_SECONDS = 0.015  # how long a start waits for the first line or the result
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
 _PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
@@ -122,13 +123,19 @@ class Job:
         self.outbox.start(
             job_pb2.Started(
                 time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=spec_pb2.AutomationSpec.Isolation.FRESH
-            )
+            ),
+            is_due=False,
         )
+        self._after(START_SECONDS, 'start', self._tell_start)
         if self._is_killed or self._stop:  # asked for while the process was made
             self._process.kill() if self._is_killed else self._terminate()
             return
         self._after(self._start_to_close, 'start_to_close', self.stop, Stop.START_TO_CLOSE)
         self._expect_heartbeat()
+
+    def _tell_start(self) -> None:
+        del self._timers['start']
+        self.outbox.tell_start()
 
     def _expect_heartbeat(self) -> None:
         if self._heartbeat:

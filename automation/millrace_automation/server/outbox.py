@@ -31,7 +31,7 @@ class Outbox:
         self._flying: deque[bytes] = deque()
         self._flying_bytes = 0
         self._started: job_pb2.Started | None = None
-        self._is_started_sent = self._is_result_sent = False
+        self._is_started_sent = self._is_result_sent = self._is_start_due = False
         self._progress: job_pb2.ProgressReport | None = None
         self._is_progress_sent = True
         self._is_bounded = True
@@ -41,9 +41,16 @@ class Outbox:
 
     # what the job says
 
-    def start(self, started: job_pb2.Started) -> None:
+    def start(self, started: job_pb2.Started, is_due: bool = True) -> None:
+        """One that is not due goes with whatever comes next, and shares its commit."""
         self._started = started
+        self._is_start_due = is_due
         self._changed(self)
+
+    def tell_start(self) -> None:
+        self._is_start_due = True
+        if self.has_news:
+            self._changed(self)
 
     def add(self, entry: Entry, time: Timestamp) -> None:
         if self._is_closed:
@@ -95,7 +102,7 @@ class Outbox:
     def has_news(self) -> bool:
         """Whether `take` would give something."""
         return not self._is_closed and (
-            (self._started is not None and not self._is_started_sent)
+            (self._started is not None and not self._is_started_sent and self._is_start_due)
             or (bool(self._waiting) and self._flying_bytes < FLYING_BYTES)
             or not self._is_progress_sent
             or (self.result is not None and not self._is_result_sent and not self._waiting)
@@ -148,6 +155,7 @@ class Outbox:
         self._flying.clear()
         self._flying_bytes = 0
         self._is_started_sent = self._is_result_sent = False
+        self._is_start_due = True
         self._is_progress_sent = self._progress is None
 
 
