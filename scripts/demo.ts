@@ -2,16 +2,25 @@
 // examples/hello.py as an automation, runs it, prints its log as it comes, then its result.
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { styleText } from 'node:util';
 import { readChoices } from '../deploy/local/environment.ts';
 import { layoutOf } from '../deploy/local/layout.ts';
 import { events } from './sse.ts';
 
 const EXAMPLE = 'examples/hello.py';
-const RESUMES = 5;
+const RESUMES = 10;
+const RESUME_MS = 1000;
 
+interface Entry {
+  cursor: string;
+  time: string;
+  stream: string;
+  level?: string;
+  text?: string;
+}
 interface Frame {
-  entry?: { cursor: string; attempt: number; time: string; stream: string; level?: string; text?: string };
+  entry?: Entry;
   attemptEnd?: { count: number; sha256: string };
   end?: { code?: number; message?: string; state: string };
 }
@@ -65,23 +74,30 @@ async function publish(token: string): Promise<string> {
 // Follows the log to its end. A stream that is cut is resumed after the last line that was seen.
 async function follow(id: string, token: string): Promise<string> {
   let cursor = '';
-  for (let cuts = 0; cuts <= RESUMES; cuts += 1) {
-    const query = new URLSearchParams({ follow: 'true', ...(cursor ? { cursor } : {}) });
-    const answer = await fetch(`${base}/v1/executions/${id}/logs?${query}`, {
-      headers: { accept: 'text/event-stream', authorization: `Bearer ${token}` },
-    });
-    if (!answer.ok || !answer.body) throw new Error(`the log answered ${answer.status}: ${await answer.text()}`);
-    for await (const { entry, attemptEnd, end } of events(answer.body) as AsyncGenerator<Frame>) {
-      if (entry) {
-        cursor = entry.cursor;
-        console.log(`  ${entry.time.slice(11, 23)}  ${(entry.level || entry.stream).toLowerCase().padEnd(8)} ${entry.text ?? ''}`);
-      }
-      if (attemptEnd) console.log(`  ${attemptEnd.count} lines, SHA-256 ${attemptEnd.sha256.slice(0, 16)}…`);
-      if (end && !end.code) return end.state;
-      if (end) break;
-    }
+  const seen = (entry: Entry) => {
+    cursor = entry.cursor;
+    console.log(`  ${entry.time.slice(11, 23)}  ${(entry.level || entry.stream).toLowerCase().padEnd(8)} ${entry.text ?? ''}`);
+  };
+  for (let cuts = 0; cuts < RESUMES; cuts += 1) {
+    const state = await readLog(id, token, cursor, seen).catch((error: Error) => console.log(`  (the stream was cut: ${error.message})`));
+    if (state) return state;
+    await sleep(RESUME_MS);
   }
   throw new Error('the log was cut too often');
+}
+
+// Reads until the stream ends. Answers the execution's state if it ended because the log is complete.
+async function readLog(id: string, token: string, cursor: string, seen: (entry: Entry) => void): Promise<string | undefined> {
+  const query = new URLSearchParams({ follow: 'true', ...(cursor ? { cursor } : {}) });
+  const headers = { accept: 'text/event-stream', authorization: `Bearer ${token}` };
+  const answer = await fetch(`${base}/v1/executions/${id}/logs?${query}`, { headers });
+  if (!answer.ok || !answer.body) throw new Error(`${answer.status}: ${await answer.text()}`);
+  for await (const { entry, attemptEnd, end } of events(answer.body) as AsyncGenerator<Frame>) {
+    if (entry) seen(entry);
+    if (attemptEnd) console.log(`  ${attemptEnd.count} lines, SHA-256 ${attemptEnd.sha256.slice(0, 16)}…`);
+    if (end) return end.code ? undefined : end.state;
+  }
+  return undefined;
 }
 
 async function main(): Promise<void> {
@@ -104,6 +120,8 @@ async function main(): Promise<void> {
   make status, make logs, make down`);
   if (state !== 'SUCCEEDED') throw new Error(`the execution ended as ${state}`);
 }
+
+process.stdout.on('error', () => process.exit(0)); // nobody reads on, as with `make demo | head`
 
 main().catch((error: Error) => {
   console.error(`\nthe demo failed: ${error.message}\nThe way out: \`make status\` and \`make logs\` tell which part is unwell.`);

@@ -19,6 +19,7 @@ export interface PartReport {
   restarts: number;
   upSeconds: number;
   memoryMib: number;
+  complaint: string; // what is wrong with it although it runs
 }
 
 // A name in Linux' abstract namespace of local sockets (unix(7)).
@@ -26,11 +27,14 @@ const nameOf = (root: string): string =>
   `\0millrace-${process.getuid?.()}-${createHash('sha256').update(realpathSync(root)).digest('hex').slice(0, 32)}`;
 
 // Takes the name. Undefined when another launcher has it.
-export const take = (root: string, report: () => Report): Promise<Server | undefined> =>
+export const take = (root: string, report: () => Promise<Report>): Promise<Server | undefined> =>
   new Promise((resolve, reject) => {
     const server = createServer((socket) => {
       socket.on('error', () => undefined); // who asked has gone
-      socket.end(JSON.stringify(report()));
+      report().then(
+        (told) => socket.end(JSON.stringify(told)),
+        () => socket.destroy(),
+      );
     });
     server.once('error', (error: NodeJS.ErrnoException) => (error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error)));
     server.listen(nameOf(root), () => resolve(server));

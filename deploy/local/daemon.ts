@@ -1,6 +1,6 @@
 // The launcher's process: one stack from start to stop, in the background or in the foreground.
 import { bannerOf, writeShellVariables } from './banner.ts';
-import { type Report, take } from './control.ts';
+import { type PartReport, type Report, take } from './control.ts';
 import { readChoices } from './environment.ts';
 import { tellFault } from './faults.ts';
 import { layoutOf, makeFolders } from './layout.ts';
@@ -56,18 +56,22 @@ export async function serve(tell: (message: Message) => void): Promise<number> {
   }
 }
 
-function reportOf(stack: Stack | undefined, banner: string): Report {
-  const parts = (stack?.parts ?? []).map((name) => {
-    const { state, pid, restarts, since } = stack?.status(name) ?? { state: 'stopped', pid: undefined, restarts: 0, since: 0 };
-    return {
-      name,
-      state,
-      pid,
-      address: stack?.address(name),
-      restarts,
-      upSeconds: pid === undefined ? 0 : Math.round((Date.now() - since) / 1000),
-      memoryMib: pid === undefined ? 0 : memoryOf(pid),
-    };
-  });
+async function reportOf(stack: Stack | undefined, banner: string): Promise<Report> {
+  const parts = await Promise.all((stack?.parts ?? []).map((name) => partReport(stack as Stack, name)));
   return { pid: process.pid, isReady: banner !== '', banner, parts };
+}
+
+async function partReport(stack: Stack, name: string): Promise<PartReport> {
+  const { state, pid, restarts, since } = stack.status(name);
+  const complaint = await stack.complaint(name);
+  return {
+    name,
+    state: complaint ? 'unwell' : state,
+    pid,
+    address: stack.address(name),
+    restarts,
+    upSeconds: pid === undefined ? 0 : Math.round((Date.now() - since) / 1000),
+    memoryMib: pid === undefined ? 0 : memoryOf(pid),
+    complaint,
+  };
 }

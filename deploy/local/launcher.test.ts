@@ -114,6 +114,17 @@ describe('the launcher', function () {
     expect(readFileSync(join(home, 'logs/launcher.log'), 'utf8')).to.match(/broker ended \(killed by SIGKILL\): starts again/);
   });
 
+  it('shows a part that runs and is not well, with what it says', async () => {
+    const before = pidOf(await report(), 'broker');
+    process.kill(before, 'SIGSTOP');
+    const { out } = await run('status');
+    process.kill(before, 'SIGCONT');
+    expect(out)
+      .to.match(/broker +unwell +\d+/)
+      .and.match(/\nbroker: 127\.0\.0\.1:\d+ does not greet\n/);
+    expect(out).to.match(/database +ready/);
+  });
+
   it('leaves no process when it is killed, and starts again with the same data', async () => {
     await query('CREATE DATABASE kept');
     const tree = treeOf((await report()).pid);

@@ -34,6 +34,7 @@ export interface Stack {
   parts: readonly string[];
   address(part: string): string | undefined;
   status(part: string): Status;
+  complaint(part: string): Promise<string>; // what is wrong with a part that runs; empty when nothing is
   pid(part: string): number | undefined;
   signal(part: string, name: NodeJS.Signals): void;
   kill(part: string): Promise<void>; // by SIGKILL; resolves when it has ended. It is started again
@@ -114,6 +115,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     parts: [...all.keys()],
     address: (name) => find(name).part.address,
     status: (name) => find(name).status(),
+    complaint: (name) => find(name).complaint(),
     pid: (name) => find(name).pid(),
     signal: (name, signal) => find(name).signal(signal),
     kill: (name) => find(name).kill(),

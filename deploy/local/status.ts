@@ -32,5 +32,6 @@ export function table({ pid, isReady, parts }: Report): string {
       .join('  ')
       .trimEnd(),
   ); // prettier-ignore
-  return [...lines, `launcher: pid ${pid}, ${isReady ? 'up' : 'starting'}`].join('\n');
+  const complaints = parts.filter(({ complaint }) => complaint).map(({ name, complaint }) => `${name}: ${complaint}`);
+  return [...lines, ...complaints, `launcher: pid ${pid}, ${isReady ? 'up' : 'starting'}`].join('\n');
 }

@@ -123,6 +123,12 @@ describe('a supervised part', () => {
     expect(isAlive(Number(readFileSync(join(folder, 'pid'), 'utf8')))).to.equal(false);
   });
 
+  it('whose probe hangs is told so, and does not hold the start back for ever', async () => {
+    const one = part(SERVE, { ready: () => new Promise(() => undefined), startSeconds: 3.1 });
+    const fault = await one.start().catch((error: Error) => error);
+    expect((fault as Error).message).to.match(/was not ready within 3.1 s: it does not answer within 3 s/);
+  });
+
   it('that does not heed SIGTERM is killed', async () => {
     const one = part("trap '' TERM; echo up > $MARK; while :; do sleep 0.05; done", { stopSeconds: 0.2 });
     await one.start();

@@ -22,6 +22,7 @@ export interface Supervised {
   untilReady(): Promise<Ready>; // looks now: after a kill, or when something that it needs was away
   pid(): number | undefined;
   status(): Status;
+  complaint(): Promise<string>; // what is wrong with a part that runs; empty when nothing is
 }
 export interface Status {
   state: State;
@@ -40,6 +41,7 @@ const GUARD = join(import.meta.dirname, 'guard.py');
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 15_000;
 const STABLE_MS = 60_000;
+const PROBE_MS = 3000;
 const PROBE_EVERY_MS = 40;
 const SAY_EVERY_MS = 5000;
 const LAST_LINES = 15;
@@ -64,6 +66,13 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     changed.resolve();
     changed = Promise.withResolvers();
   }
+
+  // A probe may hang with the part that it asks.
+  const probe = (): Promise<Ready> =>
+    Promise.race([
+      part.ready(),
+      sleep(PROBE_MS, undefined, { ref: false }).then(() => Promise.reject(new Error(`it does not answer within ${PROBE_MS / 1000} s`))),
+    ]);
 
   async function run(stop: AbortSignal): Promise<void> {
     await part.prepare?.();
@@ -99,7 +108,7 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
       if (Date.now() - started > part.startSeconds * 1000) {
         throw fault(`${part.what} was not ready within ${part.startSeconds} s${waiting && `: ${waiting}`}`);
       }
-      const answer = await part.ready().catch((error: Error) => error);
+      const answer = await probe().catch((error: Error) => error);
       if (!(answer instanceof Error) && end === undefined) return answer;
       waiting = answer instanceof Error ? answer.message || (answer as NodeJS.ErrnoException).code || '' : '';
       if (Date.now() - lastSaid > SAY_EVERY_MS) {
@@ -198,12 +207,19 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     async untilReady() {
       for (;;) {
         if (state === 'stopped' || state === 'stopping') throw new Error(`${part.name} is not running`);
-        const answer = state === 'ready' && child ? await part.ready().catch(() => undefined) : undefined;
+        const answer = state === 'ready' && child ? await probe().catch(() => undefined) : undefined;
         if (answer) return answer;
         await Promise.race([changed.promise, sleep(PROBE_EVERY_MS)]);
       }
     },
     pid: () => child?.pid,
+    complaint: async () =>
+      state === 'ready'
+        ? probe().then(
+            () => '',
+            (error: Error) => error.message,
+          )
+        : '',
     status: () => ({ state, pid: child?.pid, restarts, since, ready: told }),
   };
 }
