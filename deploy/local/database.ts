@@ -129,8 +129,10 @@ async function initialise({ folder, command, asRoot, log, env }: Initialising): 
     child.once('exit', (code, signal) => resolve(code === 0 ? undefined : `ended with ${signal ?? code}`));
   });
   if (how !== undefined) {
-    const lines = lastLines(log, from, 15);
-    throw new StartFault(`the data folder of the database could not be made (${how})`, wayOut(lines, `read ${log}`), lines);
+    const told = lastLines(log, from, 200);
+    const errors = told.filter((line) => /\bERROR\b/.test(line)); // what follows them is general advice
+    const lines = (errors.length > 0 ? errors : told).slice(-10);
+    throw new StartFault(`the data folder of the database could not be made (${how})`, wayOut(told, `read ${log}`), lines);
   }
   writeFileSync(mark, '');
 }

@@ -135,10 +135,7 @@ describe('the way out', () => {
     const known: [string, RegExp][] = [
       ['Error: listen EADDRINUSE: address already in use 127.0.0.1:21000', /another process uses its port/],
       ["[ERROR] Can't start server: Bind on TCP/IP port. Got error: 98: Address already in use", /another process uses its port/],
-      [
-        '[ERROR] InnoDB: preallocating 100663296 bytes for file ./ib_logfile0 failed with error 28: No space left on device',
-        /disk is full/,
-      ],
+      ['[ERROR] InnoDB: preallocating 100663296 bytes for file ./ib_logfile101 failed with error 28', /disk is full/],
       ["Access denied for user 'millrace'@'127.0.0.1' (using password: YES)", /MILLRACE_DATABASE_URL/],
       ["ModuleNotFoundError: No module named 'grpc'", /make doctor/],
       ["/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.34' not found", /too old/],

@@ -17,9 +17,12 @@ const SIGNS: [RegExp, string][] = [
     /EADDRINUSE|address already in use|Bind on TCP\/IP port/i,
     'another process uses its port: run `make up` again, which takes another one',
   ],
-  [/ENOSPC|No space left on device|Disk full|errno: 28\b/i, 'the disk is full: make room, then run `make up` again'],
   [
-    /EACCES|Permission denied|errno: 13\b/i,
+    /ENOSPC|No space left on device|Disk full|out of disk space|\b(errno:|error) 28\b/i,
+    'the disk is full: make room, then run `make up` again',
+  ],
+  [
+    /EACCES|Permission denied|\b(errno:|error) 13\b/i,
     'a file belongs to another user: was `make up` once run as root? Give the data folder to one user',
   ],
   [/Access denied for user/i, 'the database refuses the user: check MILLRACE_DATABASE_URL'],

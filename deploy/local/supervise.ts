@@ -120,8 +120,9 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
   }
 
   function fault(message: string): StartFault {
-    const lines = lastLines(log, logFrom, LAST_LINES);
-    return new StartFault(message, wayOut(lines, `read ${log}, mend what it says, then run \`make up\` again`), lines);
+    const told = lastLines(log, logFrom, 3 * LAST_LINES);
+    const lines = told.slice(-LAST_LINES);
+    return new StartFault(message, wayOut(told, `read ${log}, mend what it says, then run \`make up\` again`), lines);
   }
 
   async function keep(): Promise<void> {
