@@ -43,46 +43,28 @@ export interface Claimed {
   expireTime: Date;
 }
 
-export type Plans = Map<string, Planned>; // by the execution's id in hexadecimal
-
-// Begins a transaction and takes the first rows of each lane that nobody else has taken. For one lane their plans come in the same packet: most often
-// the first rows are those that are taken.
+// Begins a transaction and takes the first rows of each lane that nobody else has taken.
 export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[]) {
-  const [only] = asks;
-  const isOne = asks.length === 1 && only !== undefined;
-  const results = await rows(connection, [
-    'BEGIN',
-    lockOwned(owner, servers),
-    ...asks.map(head),
-    ...(isOne ? plansOf(firstIds(only)) : []),
-  ]);
-  const [, owned, ...sets] = results as [unknown, Parameters<typeof epochsOf>[0], ...unknown[][]];
-  const planned = isOne ? plansFrom(sets.splice(1)) : new Map();
-  return { epochs: epochsOf(owned), sets: sets as Ready[][], planned };
+  const [, owned, ...sets] = await rows(connection, ['BEGIN', lockOwned(owner, servers), ...asks.map(head)]);
+  return { epochs: epochsOf(owned as Parameters<typeof epochsOf>[0]), sets: sets as Ready[][] };
 }
 
-const head = (ask: Ask): string => `SELECT ${READY} ${first(ask)} FOR UPDATE SKIP LOCKED`;
-const firstIds = (ask: Ask): string => `SELECT execution FROM (SELECT execution ${first(ask)}) head`;
-const first = ({ lane, count, mark }: Ask): string =>
-  `FROM ready WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6) ORDER BY priority, tag, execution LIMIT ${count}`;
+const head = ({ lane, count, mark }: Ask): string =>
+  `SELECT ${READY} FROM ready WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6)
+    ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED`;
+
 const after = ({ priority, tag }: Mark): string =>
   format(' AND (priority < ? OR (priority = ? AND tag >= ?) OR priority > ?)', [priority, priority, tag, priority]);
 
-// The plans of those that are not known yet are added.
-export async function plan(connection: Connection, ids: readonly Buffer[], known: Plans): Promise<Plans> {
-  const missing = ids.filter((id) => !known.has(hex(id)));
-  if (missing.length === 0) return known;
-  return new Map([...known, ...plansFrom(await rows(connection, plansOf(format('?', [missing]))))]);
-}
-
-const plansOf = (ids: string): string[] => [
-  `SELECT id, workspace, automation, revision, input, traceparent, GREATEST(create_time, COALESCE(schedule_time, create_time)) AS base_time,
-    NOW(6) AS now FROM executions WHERE id IN (${ids})`,
-  `SELECT execution, body FROM results WHERE execution IN (${ids}) AND kind = 'INPUT'`,
-];
-
-function plansFrom(results: readonly unknown[][]): Plans {
-  const [found = [], inputs = []] = results as [Planned[]?, { execution: Buffer; body: string }[]?];
+export async function plans(connection: Connection, ids: readonly Buffer[]): Promise<Map<string, Planned>> {
+  const [found, inputs] = (await rows(connection, [
+    format(
+      `SELECT id, workspace, automation, revision, input, traceparent, GREATEST(create_time, COALESCE(schedule_time, create_time)) AS base_time,
+        NOW(6) AS now FROM executions WHERE id IN (?)`,
+      [ids],
+    ),
+    format("SELECT execution, body FROM results WHERE execution IN (?) AND kind = 'INPUT'", [ids]),
+  ])) as [Planned[], { execution: Buffer; body: string }[]];
   const large = new Map(inputs.map(({ execution, body }) => [hex(execution), body]));
   return new Map(found.map((row) => [hex(row.id), { ...row, input: row.input ?? large.get(hex(row.id)) ?? null }]));
 }

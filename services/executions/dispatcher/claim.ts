@@ -49,7 +49,7 @@ export function openClaimer(deps: Deps): Claimer {
     const count = Math.max(1, Math.min(deps.quantum, Math.floor(free / lanes.length)));
     const asks = lanes.slice(0, free).map((lane) => ({ lane, count, mark: marks.get(lane) }));
     deps.ring(lanes.slice(free));
-    const { epochs, sets, planned } = await store.take(connection, deps.me, sessions.map(({ server }) => server.id), asks); // biome-ignore format: a line
+    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(({ server }) => server.id), asks); // biome-ignore format: a line
     failpoint('claim.after_select');
     const found = sets.flat();
     metrics.claims.inc({ outcome: found.length > 0 ? 'some' : 'none' });
@@ -61,17 +61,12 @@ export function openClaimer(deps: Deps): Claimer {
     const full = asks.filter(({ lane }, index) => sets[index]?.length === count && !rung.has(lane)).map(({ lane }) => lane);
     for (const lane of full) rung.add(lane);
     deps.ring(full);
-    const owned = sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch);
-    await assign(connection, found, await store.plan(connection, found.map(({ execution }) => execution), planned), owned); // biome-ignore format: a line
+    await assign(connection, found, sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch)); // biome-ignore format: a line
     for (const rows of sets) remember(rows);
   }
 
-  async function assign(
-    connection: PoolConnection,
-    found: readonly store.Ready[],
-    planned: store.Plans,
-    sessions: readonly Session[],
-  ): Promise<void> {
+  async function assign(connection: PoolConnection, found: readonly store.Ready[], sessions: readonly Session[]): Promise<void> {
+    const planned = await store.plans(connection, found.map(({ execution }) => execution)); // biome-ignore format: a line
     const specs = await deps.specs([...planned.values()]);
     const assigned: Assigned[] = [];
     for (const row of found) {
