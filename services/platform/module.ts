@@ -96,7 +96,6 @@ export async function runModules({ modules, config, log, env = process.env }: Op
   collectProcess();
   const contract = loadContract(config.imagePath);
   const validator = openValidator(contract);
-  validator.warmUp();
   const stops: (() => Promise<unknown> | unknown)[] = []; // taken from the end
   const workers: (() => Promise<unknown> | unknown)[] = [];
   let drain: () => Promise<unknown> = async () => undefined;
@@ -178,6 +177,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
       workers.push(await module.start(platform));
       moduleLog.info('module started');
     }
+    validator.warmUp(served);
     await health.refresh();
     log.info({ grpcAddress, adminAddress: admin.address, modules: modules.map((module) => module.name) }, 'ready');
     return { grpcAddress, adminAddress: admin.address, failed, stop: () => stopAll(all(), log, health as Health, config.drainMs) };
