@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -153,6 +154,8 @@ class Nursery:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+        if self.plan.tier < 2:  # a parent that was killed has left its folder
+            await asyncio.to_thread(shutil.rmtree, self.plan.work, True)
 
     def send(self, message: dict[str, Any]) -> None:
         if not self.is_alive:

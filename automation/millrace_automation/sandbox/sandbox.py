@@ -198,7 +198,7 @@ class Sandbox:
             uids=next((uids for uids in self._users if uids not in in_use), []),
             python=python_folders(),
             libraries=str(libraries) if libraries else None,
-            work=f'{tempfile.gettempdir()}/millrace-{secrets.token_hex(8)}',
+            work=f'{tempfile.gettempdir()}/millrace-sandbox-{os.getpid()}-{secrets.token_hex(8)}',
             server=os.getpid(),
         )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 
 from . import tree
 from .init import INSIDE_ID
@@ -28,6 +29,18 @@ def map_user(pid: int, outside: int | None) -> None:
     user, group = (outside, outside) if outside is not None else (os.geteuid(), os.getegid())
     write_file(f'/proc/{pid}/uid_map', f'{INSIDE_ID} {user} 1')
     write_file(f'/proc/{pid}/gid_map', f'{INSIDE_ID} {group} 1')
+
+
+def make_work(folder: str) -> None:
+    """The folder for those of the runs, in tier 1. Removes what a server that was killed together with its parent has left."""
+    os.mkdir(folder, 0o711)
+    parent, own = os.path.split(folder)
+    prefix = own.split('-sandbox-')[0] + '-sandbox-'
+    for entry in os.scandir(parent):
+        if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False) and entry.stat().st_uid == os.geteuid():
+            server = entry.name.removeprefix(prefix).split('-')[0]
+            if server.isdigit() and not os.path.exists(f'/proc/{server}'):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def processes_of(user: int) -> int:

@@ -76,7 +76,7 @@ class Parent:
         if self._plan.tier >= 2:
             ground.make_tree(self._plan)
         else:
-            os.makedirs(self._plan.work, mode=0o711, exist_ok=True)
+            ground.make_work(self._plan.work)
             self._shared_processes = 0 if self._plan.uids else ground.processes_of(os.getuid())
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._woken = woken
