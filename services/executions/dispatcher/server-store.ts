@@ -1,7 +1,7 @@
 // The statements of leases and ownership. Times are the database's.
 import type { Pool, PoolConnection, ResultSetHeader, RowDataPacket } from '#platform/db.ts';
 import { format, rows } from '../engine/sql.ts';
-import type { Claim } from './session.ts';
+import type { Claim } from './ledger.ts';
 
 export interface ServerRow {
   id: Buffer;

@@ -7,11 +7,12 @@ import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
 import { hex } from '../engine/sql.ts';
+import type { Claim } from './ledger.ts';
 import * as metrics from './metrics.ts';
 import { decide } from './ownership.ts';
 import type { Reply, Report } from './report.ts';
 import * as store from './server-store.ts';
-import { type Claim, type Owned, openSession, type Session } from './session.ts';
+import { type Owned, openSession, type Session } from './session.ts';
 
 interface Deps {
   me: Buffer;
