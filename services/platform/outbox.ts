@@ -106,6 +106,7 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
   }
 
   async function run(): Promise<void> {
+    await bus.ensureEvents().catch(() => undefined); // else the first event would wait for it
     while (!stopped.signal.aborted) {
       wake = new AbortController();
       try {
