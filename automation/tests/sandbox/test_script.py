@@ -283,6 +283,35 @@ async def test_a_forked_copy_does_not_speak_for_it(run):
     assert (await run(text)).output == '"parent"'
 
 
+async def test_a_forked_process_ends_when_it_is_terminated(run):
+    text = """
+    import multiprocessing, os, signal, time
+    def stubborn(connection):
+        while True:
+            try:
+                connection.send(1)
+                time.sleep(600)
+            except BaseException:
+                pass
+    def main():
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=stubborn, args=(theirs,))
+        process.start()
+        ours.recv()
+        process.terminate()
+        process.join()
+        codes = []
+        for _ in range(20):  # at once: while Python still prepares the child
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(600)
+            os.kill(pid, signal.SIGTERM)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        return [process.exitcode, *codes, signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+    """
+    assert json.loads((await run(source(text))).output) == [-15] * 21 + [False]
+
+
 async def test_its_surroundings_are_always_the_same(run):
     outcome = await run(
         'import os, sys, locale, time\ndef main(): return [sorted(os.environ), os.getcwd() == os.environ["HOME"], sys.argv, sys.stdin.read(),'

@@ -5,6 +5,7 @@ import builtins
 import os
 import signal
 import sys
+import threading
 import time
 
 from . import module, streams, tree
@@ -25,10 +26,35 @@ def make(plan: Plan) -> Channel:
     builtins.quit = _sitebuiltins.Quitter('quit', 'Ctrl-D')
     builtins.help = _sitebuiltins._Helper()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_die_by_default)
     channel = Channel(*streams.install())
     module.install(channel)
     return channel
+
+
+def _interrupt(number: int, frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)  # and not KeyboardInterrupt: asyncio has its own way to deal with SIGINT
+
+
+_masks: dict[int, set[int]] = {}  # by thread
+
+
+def _hold_back() -> None:
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(threading.get_ident()))
+
+
+def _die_by_default() -> None:
+    """Only the script itself is asked to stop. A process that it forks ends by SIGTERM as any other: `multiprocessing` counts on that.
+    The signal is held back meanwhile, since Python forgets those that come while it is forking.
+    """
+    if signal.getsignal(signal.SIGTERM) is _interrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_through()
 
 
 def libraries_inside(plan: Plan) -> str | None:
