@@ -171,6 +171,12 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
       },
       30_000,
     );
+    await until('its lease to be the dispatcher’s, not the longer one of its registration', async () =>
+      db('servers')
+        .where({ id: toBytes('server', doomed.id) })
+        .where('lease_until', '<', db.raw('NOW(6) + INTERVAL 4 SECOND'))
+        .first(),
+    );
     doomed.signal('SIGKILL');
     const failed = await lab.ended(ids.failed, 30_000);
     expect(stateOf(failed)).to.equal('FAILED');
