@@ -75,7 +75,7 @@ const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, 
 export async function move(connection: Connection, claimed: readonly Claimed[]): Promise<void> {
   const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   await rows(connection, [
-    ...insert('running', RUNNING, inOrder.map(runningOf)), // biome-ignore format: a line
+    ...insert('running', RUNNING, inOrder.map(runningOf)),
     ...claimed.map(({ row }) =>
       format('DELETE FROM ready WHERE lane = ? AND priority = ? AND tag = ? AND execution = ?', [
         row.lane,
@@ -89,6 +89,6 @@ export async function move(connection: Connection, claimed: readonly Claimed[]):
 }
 
 const runningOf = ({ row, planned, claimId, server, deadline, expireTime }: Claimed): unknown[] => [
-  row.execution, planned.workspace, claimId, row.attempt, row.losses, server, row.lane, row.priority, row.limit_key, 'RUNNING', 0, planned.now,
-  deadline, expireTime,
-]; // biome-ignore format: a row
+  ...[row.execution, planned.workspace, claimId, row.attempt, row.losses, server, row.lane, row.priority, row.limit_key],
+  ...['RUNNING', 0, planned.now, deadline, expireTime],
+];

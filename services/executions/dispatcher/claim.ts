@@ -49,7 +49,7 @@ export function openClaimer(deps: Deps): Claimer {
     const count = Math.max(1, Math.min(deps.quantum, Math.floor(free / lanes.length)));
     const asks = lanes.slice(0, free).map((lane) => ({ lane, count, mark: marks.get(lane) }));
     deps.ring(lanes.slice(free));
-    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(({ server }) => server.id), asks); // biome-ignore format: a line
+    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(serverOf), asks);
     failpoint('claim.after_select');
     const found = sets.flat();
     metrics.claims.inc({ outcome: found.length > 0 ? 'some' : 'none' });
@@ -61,12 +61,14 @@ export function openClaimer(deps: Deps): Claimer {
     const full = asks.filter(({ lane }, index) => sets[index]?.length === count && !rung.has(lane)).map(({ lane }) => lane);
     for (const lane of full) rung.add(lane);
     deps.ring(full);
-    await assign(connection, found, sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch)); // biome-ignore format: a line
+    const owned = sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch);
+    await assign(connection, found, owned);
     for (const rows of sets) remember(rows);
   }
 
   async function assign(connection: PoolConnection, found: readonly store.Ready[], sessions: readonly Session[]): Promise<void> {
-    const planned = await store.plans(connection, found.map(({ execution }) => execution)); // biome-ignore format: a line
+    const ids = found.map(({ execution }) => execution);
+    const planned = await store.plans(connection, ids);
     const specs = await deps.specs([...planned.values()]);
     const assigned: Assigned[] = [];
     for (const row of found) {
@@ -88,7 +90,7 @@ export function openClaimer(deps: Deps): Claimer {
       return;
     }
     try {
-      await store.move(connection, assigned.map(({ claimed }) => claimed)); // biome-ignore format: a line
+      await store.move(connection, assigned.map(claimedOf));
     } catch (error) {
       for (const { session, claimed } of assigned) session.forget(claimed.claimId);
       throw error;
@@ -128,6 +130,9 @@ export function openClaimer(deps: Deps): Claimer {
     forgetMarks: () => marks.clear(),
   };
 }
+
+const serverOf = ({ server }: Session): Buffer => server.id;
+const claimedOf = ({ claimed }: Assigned): store.Claimed => claimed;
 
 const freest = (sessions: readonly Session[]): Session | undefined =>
   sessions.filter((session) => session.credits() > 0).sort((a, b) => b.credits() - a.credits())[0];

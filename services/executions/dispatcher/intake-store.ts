@@ -1,7 +1,8 @@
 // The statements of the intake. The fence comes first: the present owner of the server, then the present claim, both read with a lock.
 import type { Line, ProgressReport } from '#gen/millrace/runner/v1/job.ts';
+import { insertStarted } from '../engine/attempts.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
-import { insertStarted, lockRunning, type Running, type Start } from '../engine/finish.ts';
+import { lockRunning, type Running, type Start } from '../engine/finish.ts';
 import { encodeLines, PLAIN } from '../engine/log-codec.ts';
 import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
 

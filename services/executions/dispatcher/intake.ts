@@ -124,7 +124,8 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
     const kept: Reply = { kind: 'KEPT', lines: row.line_count + lines.length, isOver: leaving.has(hex(row.execution)) };
     replies.set(keyOf(report), report.given ? { kind: 'STALE' } : kept); // what was given up shall be dropped
   }
-  deps.written(told.map((one) => writtenOf(one, leaving.get(hex(one.row.execution)))), lanes); // biome-ignore format: a line
+  const written = told.map((one) => writtenOf(one, leaving.get(hex(one.row.execution))));
+  deps.written(written, lanes);
   return replies;
 }
 
@@ -178,7 +179,8 @@ async function leavesOf(
   const going = told.filter(({ report }) => report.result || report.given);
   const known = new Set(history.map(({ id }) => hex(id)));
   const isKnown = going.every(({ row }) => known.has(hex(row.execution))); // not what is given up only now, for a gap
-  const contexts = await contextsOf(connection, specs, going.map(({ row }) => row), isKnown ? history : undefined); // biome-ignore format: a line
+  const leaving = going.map(({ row }) => row);
+  const contexts = await contextsOf(connection, specs, leaving, isKnown ? history : undefined);
   return going.flatMap(({ row, report, lines, start }): Leave[] => {
     const context = contexts.get(hex(row.execution));
     if (!context) return []; // its history was dropped: the deadline takes it away

@@ -79,7 +79,8 @@ export function openLedger(
     const known = [...present.values()].filter(({ claim_id }) => has.has(hex(claim_id)));
     control()?.cancel(known.filter(({ state }) => state === 'CANCELLING').map(({ claim_id }) => claim_id));
     const isLost = (claim: string) => !has.has(claim) && (before.get(claim) === 'SENT' || !mine.has(claim));
-    giveBack([...present.values()].filter(({ claim_id }) => isLost(hex(claim_id))), 'LOST'); // biome-ignore format: a line
+    const lost = [...present.values()].filter(({ claim_id }) => isLost(hex(claim_id)));
+    giveBack(lost, 'LOST');
     return known;
   }
 
@@ -124,7 +125,9 @@ export function openLedger(
 
     async refused(claimIds) {
       const wanted = new Set(claimIds.map(hex));
-      giveBack((await deps.claims(server.id, signal)).filter(({ claim_id }) => wanted.has(hex(claim_id))), 'REFUSED'); // biome-ignore format: a line
+      const claims = await deps.claims(server.id, signal);
+      const given = claims.filter(({ claim_id }) => wanted.has(hex(claim_id)));
+      giveBack(given, 'REFUSED');
     },
   };
 }

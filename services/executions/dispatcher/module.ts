@@ -1,7 +1,7 @@
 // The dispatcher: owns automation servers, hands executions to them, makes durable what they tell, and keeps the engine's clock.
 import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import type { Pool } from '#platform/db.ts';
-import { fromBytes, newBytes, toBytes } from '#platform/id.ts';
+import { fromBytes, newBytes } from '#platform/id.ts';
 import type { Module } from '#platform/module.ts';
 import { every, pause } from '#platform/pause.ts';
 import type { Leave } from '../engine/finish.ts';
@@ -72,7 +72,8 @@ export const module: Module = {
         }
         if (isChanged && !leave) changed(row.execution);
       }
-      left(all.flatMap(({ leave }) => leave ?? []), lanes); // biome-ignore format: a line
+      const leaves = all.flatMap(({ leave }) => leave ?? []);
+      left(leaves, lanes);
     }
 
     const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, written });
@@ -139,8 +140,9 @@ export const module: Module = {
       bus.onNotice(notices.servers, () => lease.wake()),
       bus.onNotice(notices.timers, () => timers.wake()),
       bus.onNotice(notices.cancel('*'), (_, subject) => {
-        const server = subject.slice(notices.cancel('').length);
-        servers.find(toBytes('server', server))?.look().catch((error) => log.warn({ error }, 'a cancel waits for the next look')); // biome-ignore format: a line
+        const id = subject.slice(notices.cancel('').length);
+        const session = servers.sessions().find(({ server }) => fromBytes('server', server.id) === id);
+        session?.look().catch((error) => log.warn({ error }, 'a cancel waits for the next look'));
       }),
     ];
     const stops = [

@@ -28,7 +28,6 @@ interface Deps {
 }
 export interface Servers {
   sessions(): Session[];
-  find(server: Buffer): Session | undefined;
   tick(connection: PoolConnection, sent: () => void, contactMs: number): Promise<void>;
   look(): Promise<void>; // compares every open session with running
   stop(): Promise<void>; // hands all over
@@ -108,7 +107,6 @@ export function openServers(deps: Deps): Servers {
 
   return {
     sessions: () => [...sessions.values()],
-    find: (server) => sessions.get(hex(server)),
 
     async tick(connection, sent, contactMs) {
       const alive = [...sessions.values()].filter((session) => session.isOpen()).map(({ server }) => server.id);

@@ -8,11 +8,20 @@ import * as metrics from './metrics.ts';
 export async function sweep({ pool, bus }: { pool: Pool; bus: Bus }): Promise<void> {
   const lanes = "SELECT lane FROM lanes l WHERE state = 'ACTIVE' AND EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane)";
   const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
-  const isUp = await bus.state().then(() => true, () => false); // biome-ignore format: a line
-  if (!isUp) return;
+  if (!(await isUp(bus))) return;
   const { jsm } = await bus.jetstream();
   await ensureWork(jsm, bus.prefix);
-  ring(bus, found.map(({ lane }) => lane)); // biome-ignore format: a line
+  const names = found.map(({ lane }) => lane);
+  ring(bus, names);
+}
+
+async function isUp(bus: Bus): Promise<boolean> {
+  try {
+    await bus.state();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 // How much waits, and since when. Tags are microseconds.

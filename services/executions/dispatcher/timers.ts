@@ -76,7 +76,8 @@ async function due({ pool, due: told }: Deps): Promise<number> {
     const taken = await transaction(pool, (connection) => start(connection, limited));
     if (taken.length === 0) return LONGEST_MS; // another dispatcher has them
     for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
-    told(taken.map(({ execution }) => execution), new Set(taken.map(({ lane }) => lane))); // biome-ignore format: a line
+    const lanes = new Set(taken.map(({ lane }) => lane));
+    told(taken.map(executionOf), lanes);
   }
 }
 
@@ -99,25 +100,24 @@ async function start(connection: PoolConnection, keys: readonly string[]): Promi
     if (limit && now < limit.max) used.set(limit.limit_key, now + 1);
   }
   const holders = free.filter(({ limit_key }) => limit_key !== null);
-  const waitingOf = (one: Timer) => [
-    one.limit_key,
-    nextTag(),
-    one.execution,
-    one.lane,
-    one.priority,
-    one.attempt,
-    one.losses,
-    one.expire_time,
-  ];
+  const changed = [...limits.keys()].filter((key) => used.get(key) !== limits.get(key)?.used);
   await rows(connection, [
-    ...insert('slots', 'limit_key, execution', holders.map(({ limit_key, execution }) => [limit_key, execution])), // biome-ignore format: a line
-    ...[...limits.values()].filter((one) => used.get(one.limit_key) !== one.used).map(({ limit_key }) => format('UPDATE limits SET used = ? WHERE limit_key = ?', [used.get(limit_key), limit_key])), // biome-ignore format: a line
+    ...insert('slots', 'limit_key, execution', holders.map(slotOf)),
+    ...changed.map((key) => format('UPDATE limits SET used = ? WHERE limit_key = ?', [used.get(key), key])),
     ...insert('waiting', 'limit_key, seq, execution, lane, priority, attempt, losses, expire_time', behind.map(waitingOf)),
     ...insert('ready', READY, free.map(readyOf)),
-    ...taken.map(({ due_time, kind, execution }) => format('DELETE FROM timers WHERE due_time = ? AND kind = ? AND execution = ?', [due_time, kind, execution])),
-  ]); // biome-ignore format: a list
+    ...taken.map(removal),
+  ]);
   return taken;
 }
+
+const executionOf = ({ execution }: { execution: Buffer }): Buffer => execution;
+const slotOf = ({ limit_key, execution }: Timer): unknown[] => [limit_key, execution];
+const waitingOf = (one: Timer): unknown[] => [
+  ...[one.limit_key, nextTag(), one.execution, one.lane, one.priority, one.attempt, one.losses, one.expire_time],
+];
+const removal = ({ due_time, kind, execution }: Timer): string =>
+  format('DELETE FROM timers WHERE due_time = ? AND kind = ? AND execution = ?', [due_time, kind, execution]);
 
 // What waited for too long, wherever it waits.
 async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
@@ -126,7 +126,7 @@ async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
   );
   const found = (await rows<{ execution: Buffer; expire_time: Date }[][]>(pool, selects)).flat().slice(0, PAGE);
   if (found.length === 0) return;
-  const [told = []] = await rows<[Told[]]>(pool, [selectTold(found.map(({ execution }) => execution))]);
+  const [told = []] = await rows<[Told[]]>(pool, [selectTold(found.map(executionOf))]);
   const spec = await specs(told);
   const times = new Map(found.map(({ execution, expire_time }) => [hex(execution), expire_time]));
   const endings = told.map((row): Ending => {

@@ -1,11 +1,12 @@
 // How executions leave running: to a final state, to the backoff of a retry, or back to ready. The caller has locked their rows in running (the
 // fence), decides by machine.ts, adds what else it writes, and commits. Lock order: running, limits, slots, waiting, ready, timers, executions.
 import type { Db } from '#platform/db.ts';
+import { endAttempts } from './attempts.ts';
 import { endedSql, selectTold, type Told } from './ended.ts';
 import type { Claimed, Situation, Verdict } from './machine.ts';
 import { giveOn, lockLimits, READY, readyOf } from './slots.ts';
 import type { LoadSpecs } from './specs.ts';
-import { type Connection, format, hex, insert, rows, sorted } from './sql.ts';
+import { type Connection, format, hex, insert, rows } from './sql.ts';
 
 // A row of running, locked.
 export interface Running {
@@ -54,7 +55,6 @@ export interface Context {
 export type Contexts = ReadonlyMap<string, Context>; // by the execution's id in hexadecimal
 
 const LARGE_BYTES = 16 * 1024; // a larger output stands in results
-const NO_USAGE: Usage = { cpuSeconds: null, peakMemoryKib: null, logBytes: null, logCount: null, logSha256: null, droppedBytes: null };
 
 export const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, expire_time,
   line_count, NOW(6) AS now`;
@@ -110,17 +110,17 @@ export async function finish(
   const given = await giveOn(connection, limits, slotsOf(inOrder));
   const back = inOrder.flatMap(({ row, verdict }) => (verdict.to === 'QUEUED' ? [{ ...row, losses: verdict.losses }] : []));
   const gone = inOrder.map(rowAfter);
+  const ended = gone.filter(({ isEnded }) => isEnded);
   const statements = [
     ...given.statements,
     ...insert('ready', READY, back.map(readyOf)),
     ...inOrder.flatMap(timer),
-    ...insert('attempts', ATTEMPT, inOrder.filter(isNew).map(attemptOf)),
-    ...inOrder.flatMap(attemptEnd),
-    ...update(gone),
-    ...insert('results', 'execution, kind, body', gone.filter(({ output }) => isLarge(output)).map(({ after, output }) => [after.id, 'OUTPUT', output])),
-    ...endedSql(db, gone.filter(({ isEnded }) => isEnded).map(({ after, output }) => ({ ...after, output: isLarge(output) ? null : output }))),
-    ...sorted(inOrder.map(({ row }) => row)).map(({ execution }) => format('DELETE FROM running WHERE execution = ?', [execution])),
-  ]; // biome-ignore format: a list of statements
+    ...endAttempts(inOrder),
+    ...update(gone.filter(({ isChanged }) => isChanged)),
+    ...insert('results', 'execution, kind, body', ended.filter(hasLargeOutput).map(resultOf)),
+    ...endedSql(db, ended.map(toldOf)),
+    ...inOrder.map(({ row }) => format('DELETE FROM running WHERE execution = ?', [row.execution])),
+  ];
   return { statements, lanes: new Set([...given.lanes, ...back.map(({ lane }) => lane)]) };
 }
 
@@ -149,55 +149,6 @@ function timer({ row, verdict }: Leave): string[] {
   ];
 }
 
-// Attempts that started: the row is written with the start, or now when start and end come together.
-const ATTEMPT = `execution, number, state, claim_id, server, sandbox_tier, isolation, limits, start_time, end_time, error, cpu_seconds,
-  peak_memory_kib, log_bytes, log_count, log_sha256, dropped_bytes`;
-
-const isNew = ({ start }: Leave): boolean => start !== undefined;
-
-function attemptOf({ row, verdict, start, endTime, usage = NO_USAGE }: Leave): unknown[] {
-  const { state, error } = attemptEndOf(verdict);
-  return [...startOf(row, start as Start, state), endTime, error, ...usageOf(usage)];
-}
-
-const startOf = (row: Running, start: Start, state: string): unknown[] => [
-  row.execution,
-  row.attempt,
-  state,
-  row.claim_id,
-  row.server,
-  start.tier,
-  start.isolation,
-  JSON.stringify(start.limits),
-  start.time,
-];
-
-// The row of an attempt that goes on.
-export const insertStarted = (started: readonly { row: Running; start: Start }[]): string[] =>
-  insert('attempts', ATTEMPT, started.map(({ row, start }) => [...startOf(row, start, 'RUNNING'), null, null, ...usageOf(NO_USAGE)])); // biome-ignore format: a line
-
-function attemptEnd({ row, verdict, start, endTime, usage = NO_USAGE }: Leave): string[] {
-  if (start || row.started === 0) return [];
-  const { state, error } = attemptEndOf(verdict);
-  const sql = `UPDATE attempts SET state = ?, end_time = GREATEST(start_time, ?), error = ?, cpu_seconds = ?, peak_memory_kib = ?, log_bytes = ?,
-    log_count = ?, log_sha256 = ?, dropped_bytes = ? WHERE execution = ? AND number = ?`;
-  return [format(sql, [state, endTime, error, ...usageOf(usage), row.execution, row.attempt])];
-}
-
-function attemptEndOf(verdict: Verdict): { state: string; error: string | null } {
-  if (verdict.to === 'QUEUED' || !verdict.attempt) throw new Error('an attempt that started cannot be given back unused');
-  return { state: verdict.attempt, error: verdict.error ? JSON.stringify(verdict.error) : null };
-}
-
-const usageOf = (usage: Usage): unknown[] => [
-  usage.cpuSeconds,
-  usage.peakMemoryKib,
-  usage.logBytes,
-  usage.logCount,
-  usage.logSha256,
-  usage.droppedBytes,
-];
-
 interface After {
   after: Told;
   lane: number;
@@ -221,17 +172,26 @@ function rowAfter({ row, told, verdict, start, endTime }: Leave): After {
 }
 
 const isLarge = (output: string | null): output is string => output !== null && Buffer.byteLength(output) > LARGE_BYTES;
+const hasLargeOutput = ({ output }: After): boolean => isLarge(output);
+const resultOf = ({ after, output }: After): unknown[] => [after.id, 'OUTPUT', output];
+const toldOf = ({ after, output }: After) => ({ ...after, output: isLarge(output) ? null : output });
 
 const FIXED = 'id, workspace, automation, revision, creator, priority, lane, create_time';
 const CHANGING = ['state', 'version', 'error', 'output', 'attempt_count', 'start_time', 'end_time'];
 
 // All rows in one statement, at half the cost of an update for each. They are there: this transaction has read them.
-function update(rows: readonly After[]): string[] {
-  const changed = rows.filter(({ isChanged }) => isChanged).map(({ after, lane, output }) => [
-      after.id, after.workspace, after.automation, after.revision, after.creator, after.priority, lane, after.create_time,
-      after.state, after.version, after.error ? JSON.stringify(after.error) : null, isLarge(output) ? null : output, after.attempt_count,
-      after.start_time, after.end_time,
-    ]); // biome-ignore format: rows
+function update(changed: readonly After[]): string[] {
   const set = CHANGING.map((column) => `${column} = VALUES(${column})`).join(', ');
-  return insert('executions', `${FIXED}, ${CHANGING.join(', ')}`, changed).map((sql) => `${sql} ON DUPLICATE KEY UPDATE ${set}`);
+  const inserts = insert('executions', `${FIXED}, ${CHANGING.join(', ')}`, changed.map(executionOf));
+  return inserts.map((sql) => `${sql} ON DUPLICATE KEY UPDATE ${set}`);
+}
+
+function executionOf({ after, lane, output }: After): unknown[] {
+  const { id, workspace, automation, revision, creator, priority, create_time } = after;
+  const { state, version, error, attempt_count, start_time, end_time } = after;
+  const body = isLarge(output) ? null : output;
+  return [
+    ...[id, workspace, automation, revision, creator, priority, lane, create_time],
+    ...[state, version, error ? JSON.stringify(error) : null, body, attempt_count, start_time, end_time],
+  ];
 }

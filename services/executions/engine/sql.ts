@@ -18,6 +18,3 @@ export const insert = (table: string, columns: string, values: readonly unknown[
   values.length === 0 ? [] : [format(`INSERT INTO ${table} (${columns}) VALUES ?`, [values])];
 
 export const hex = (bytes: Uint8Array): string => (Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes)).toString('hex');
-
-export const sorted = <T extends { execution: Buffer }>(items: readonly T[]): T[] =>
-  [...items].sort((a, b) => Buffer.compare(a.execution, b.execution));
