@@ -22,10 +22,11 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
   let lab: Lab;
   let talker: string;
   before(async () => {
-    lab = await startLab({ targets: ['executions'] });
+    lab = await startLab({ targets: ['executions'], env: { MILLRACE_DISPATCHER_SERVER_LEASE_MS: '6000' } });
     await lab.runner();
     talker = await lab.publish({ source: TALKER });
   });
+  afterEach(() => lab.stopDispatchers());
   after(() => lab.stop());
 
   const lineCount = async (id: string): Promise<number> => (await runningOf(lab.world, id))?.line_count ?? 0;
@@ -174,7 +175,7 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
     await until('its lease to be the dispatcher’s, not the longer one of its registration', async () =>
       db('servers')
         .where({ id: toBytes('server', doomed.id) })
-        .where('lease_until', '<', db.raw('NOW(6) + INTERVAL 4 SECOND'))
+        .where('lease_until', '<', db.raw('NOW(6) + INTERVAL 7 SECOND'))
         .first(),
     );
     doomed.signal('SIGKILL');

@@ -39,6 +39,7 @@ export interface Lab {
   get(id: string): Promise<Execution>;
   ended(id: string, patienceMs?: number): Promise<Execution>;
   logs(id: string): Promise<TailExecutionLogsResponse[]>;
+  stopDispatchers(): Promise<void>; // those that are processes
   stop(): Promise<void>;
 }
 
@@ -47,6 +48,7 @@ export async function startLab(options: { targets?: readonly string[]; env?: Rec
   const person = world.person();
   const client = world.as(person, ExecutionServiceService);
   const processes: Process[] = [];
+  const dispatchers: Process[] = [];
   let scripts = 0;
   const lab: Lab = {
     world,
@@ -75,7 +77,7 @@ export async function startLab(options: { targets?: readonly string[]; env?: Rec
         MILLRACE_EXECUTIONS_URL: world.grpcAddress,
         ...env,
       });
-      processes.push(made);
+      dispatchers.push(made);
       await until('the dispatcher to be ready', () => {
         if (made.child.exitCode !== null) throw new Error(`the dispatcher ended: ${made.output()}`);
         return made.output().includes('"ready"');
@@ -98,8 +100,11 @@ export async function startLab(options: { targets?: readonly string[]; env?: Rec
       for await (const frame of client.tailExecutionLogs({ id, cursor: '', follow: true })) if (!frame.keepAlive) frames.push(frame);
       return frames;
     },
+    async stopDispatchers() {
+      for (const one of dispatchers.splice(0)) await one.stop();
+    },
     async stop() {
-      for (const one of processes) await one.stop();
+      for (const one of [...dispatchers, ...processes]) await one.stop();
       await world.stop();
     },
   };

@@ -89,6 +89,7 @@ export const module: Module = {
         for (const { execution, attempt, line_count } of claims) if (line_count > 0) compactor.adopted(execution, attempt);
       },
       capacity: () => turns.capacity(),
+      opened: () => lease.wake(),
       released: () => bus.notify(notices.servers),
     });
     const lease = openLease({
@@ -126,7 +127,11 @@ export const module: Module = {
     async function keep(): Promise<void> {
       await endOverdue({ pool: pools.keepers, db, specs, left: leftOverdue });
       if (lease.contactMs() >= serverLeaseMs) {
-        for (const id of await giveUpServers(pools.keepers)) log.warn({ server: fromBytes('server', id) }, 'a server is lost');
+        for (const id of await giveUpServers(
+          pools.keepers,
+          open().map(({ server }) => server.id),
+        ))
+          log.warn({ server: fromBytes('server', id) }, 'a server is lost');
       }
       await endLost({ pool: pools.keepers, db, specs, left });
     }

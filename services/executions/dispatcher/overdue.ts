@@ -1,5 +1,5 @@
 // Executions in running that nobody will end: their server is lost, or their time is over and the server did not act. Any dispatcher may end them.
-import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import type { Db, Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
 import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running } from '../engine/finish.ts';
 import { afterDeadline, afterLoss, type Claimed, type Situation, type Verdict } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
@@ -32,18 +32,20 @@ export const endLost = (deps: Deps): Promise<number> =>
     return afterLoss(claimed, situation);
   });
 
-// Gives up servers whose lease is over. From then on nothing of theirs is written; what they had is ended by endLost, by whoever comes first.
-export async function giveUpServers(pool: Pool): Promise<Buffer[]> {
+// Gives up servers whose lease is over, but for those that have just answered. From then on nothing of theirs is written; what they had is ended by
+// endLost, by whoever comes first.
+export async function giveUpServers(pool: Pool, answering: readonly Buffer[]): Promise<Buffer[]> {
   const [found = []] = await rows<[{ id: Buffer }[]]>(pool, ["SELECT id FROM servers WHERE state = 'LIVE' AND lease_until < NOW(6)"]);
   const given: Buffer[] = [];
-  for (const { id } of found) {
-    const sql =
-      "UPDATE servers SET state = 'LOST', owner = NULL, owner_epoch = owner_epoch + 1 WHERE id = ? AND state = 'LIVE' AND lease_until < NOW(6)";
-    const [{ affectedRows }] = (await pool.query(format(sql, [id]))) as unknown as [{ affectedRows: number }];
+  for (const { id } of found.filter((one) => !answering.some((other) => other.equals(one.id)))) {
+    const [{ affectedRows }] = await pool.query<ResultSetHeader>(GIVE_UP, [id]);
     if (affectedRows === 1) given.push(id);
   }
   return given;
 }
+
+const GIVE_UP = `UPDATE servers SET state = 'LOST', owner = NULL, owner_epoch = owner_epoch + 1
+  WHERE id = ? AND state = 'LIVE' AND lease_until < NOW(6)`;
 
 type Decide = (claimed: Claimed, situation: Situation) => Verdict;
 

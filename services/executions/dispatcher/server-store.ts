@@ -36,10 +36,13 @@ export async function renew(
   return { dispatchers: (results.at(-2) as { id: Buffer }[]).map(({ id }) => id), servers: results.at(-1) as ServerRow[] };
 }
 
-// Makes this dispatcher the owner, if nothing has changed since the row was read.
-export async function claim(pool: Pool, me: Buffer, { id, owner_epoch }: ServerRow): Promise<boolean> {
-  const sql = "UPDATE servers SET owner = ?, owner_epoch = owner_epoch + 1 WHERE id = ? AND owner_epoch = ? AND state = 'LIVE'";
-  const [{ affectedRows }] = await pool.query<ResultSetHeader>(sql, [me, id, owner_epoch]);
+// Makes this dispatcher the owner, if nothing has changed since the row was read. It has a third of a lease to open a session: that nobody renewed
+// the lease meanwhile was not the server's fault.
+export async function claim(pool: Pool, me: Buffer, { id, owner_epoch }: ServerRow, serverLeaseMs: number): Promise<boolean> {
+  const lease = 'GREATEST(lease_until, NOW(6) + INTERVAL ? MICROSECOND)';
+  const sql = `UPDATE servers SET owner = ?, owner_epoch = owner_epoch + 1, lease_until = ${lease} WHERE id = ? AND owner_epoch = ? AND state = 'LIVE'`;
+  const values = [me, Math.floor((serverLeaseMs * MICROSECONDS) / 3), id, owner_epoch];
+  const [{ affectedRows }] = await pool.query<ResultSetHeader>(sql, values);
   return affectedRows === 1;
 }
 

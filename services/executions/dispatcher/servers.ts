@@ -24,6 +24,7 @@ interface Deps {
   report(report: Report): Promise<Reply>;
   adopted(claims: readonly Claim[]): void;
   capacity(): void; // credits may have come
+  opened(): void; // a server has given a sign of life, which its lease does not know yet
   released(): void; // servers have no owner now
 }
 export interface Servers {
@@ -65,10 +66,11 @@ export function openServers(deps: Deps): Servers {
         claims,
         report: deps.report,
         adopted: deps.adopted,
-        changed: () => {
+        changed() {
           count();
           deps.capacity();
         },
+        opened: deps.opened,
         disowned: () => drop(owned.id, owned.epoch),
       },
       owned,
@@ -82,7 +84,7 @@ export function openServers(deps: Deps): Servers {
     if (taking.has(key)) return;
     taking.add(key);
     try {
-      const isMine = await store.claim(deps.pool, me, row);
+      const isMine = await store.claim(deps.pool, me, row, deps.serverLeaseMs);
       if (isMine && !isStopped) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
     } finally {
       taking.delete(key);

@@ -29,6 +29,7 @@ export interface Session {
 interface Deps extends LedgerDeps {
   client: ClientOf<typeof RunnerServiceService>;
   dispatcherId: string;
+  opened(): void;
   changed(): void; // credits came, or it opened or broke
 }
 
@@ -77,8 +78,9 @@ export function openSession(deps: Deps, server: Owned): Session {
     const stream = client.session(output, { signal: broken.signal });
     const reading = receiveOutput({ stream, outgoing: output, tell: ledger.tell, heed: ledger.heed, fail });
     credit = opened.draining ? 0 : opened.credits;
-    deps.changed();
     heard = performance.now();
+    deps.opened();
+    deps.changed();
     return { reading: reading.catch((error) => log.debug({ error }, 'an output stream ended')).finally(() => broken.abort()) };
   }
 
