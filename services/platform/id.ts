@@ -13,6 +13,9 @@ const PREFIXES = {
   server: 'srv',
   dispatcher: 'dsp',
   event: 'evt',
+  schedule: 'sch',
+  tick: 'tik',
+  backfill: 'bkf',
 } as const;
 
 export type IdKind = keyof typeof PREFIXES;
