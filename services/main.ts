@@ -3,6 +3,7 @@ import { ConfigFault, readConfig } from '#platform/config.ts';
 import { ContractFault } from '#platform/contract.ts';
 import { openLog } from '#platform/log.ts';
 import { pickTargets, runModules, StartFault } from '#platform/module.ts';
+import { stopTelemetry } from '#platform/telemetry.ts';
 import { modules } from './modules.ts';
 
 const FORESEEN = [ConfigFault, ContractFault, StartFault];
@@ -20,6 +21,7 @@ async function main(): Promise<void> {
   ]);
   log.info({ signal }, 'stopping');
   await running.stop();
+  await stopTelemetry();
   log.info('stopped');
 }
 

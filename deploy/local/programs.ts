@@ -77,13 +77,14 @@ function versionOf(command: string, sign: RegExp): () => Promise<string> {
 
 export function servicePart(w: Wiring, name: string): Part {
   const modules = w.processes[name] ?? [];
-  const telemetry = w.outer.OTEL_EXPORTER_OTLP_ENDPOINT ? ['--import', './services/platform/telemetry.ts'] : [];
+  const env = serviceEnvironment(w, name);
+  const telemetry = env.OTEL_EXPORTER_OTLP_ENDPOINT ? ['--import', './services/platform/telemetry.ts'] : [];
   return {
     name,
     what: `the services ${name} (${modules.join(', ')})`,
     command: w.choices.node,
     args: [...telemetry, 'services/main.ts', `--target=${modules.join(',')}`],
-    env: serviceEnvironment(w, name),
+    env,
     address: grpcOf(w, name),
     async ready() {
       await httpReady(`http://${adminOf(w, name)}/readyz`);

@@ -1,4 +1,5 @@
 // Shared commits: what waits while one commit is in flight goes into the next, with an outcome for each item.
+import { type Context, context, INVALID_SPAN_CONTEXT, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { exhausted } from './errors.ts';
 import { COUNTS, gauge, histogram } from './metrics.ts';
 import { pause } from './pause.ts';
@@ -19,6 +20,7 @@ export interface Batch<I, O> {
 }
 interface Entry<I, O> {
   item: I;
+  at: Context; // of the trace that it was added in
   resolve(value: O): void;
   reject(error: unknown): void;
 }
@@ -96,7 +98,7 @@ export function openBatch<I, O>({
       queued.set({ batch: name }, queue.length);
       sizes.observe({ batch: name }, batch.length);
       const done = seconds.startTimer({ batch: name });
-      await settle(batch);
+      await traced(name, batch, () => settle(batch));
       done();
     }
     running = undefined;
@@ -109,7 +111,7 @@ export function openBatch<I, O>({
       recent = recent * Math.exp((lastTime - now) / RATE_MS) + 1;
       lastTime = now;
       return new Promise((resolve, reject) => {
-        queue.push({ item, resolve, reject });
+        queue.push({ item, at: context.active(), resolve, reject });
         running ??= new Promise<void>((go) => setImmediate(go)).then(drain);
       });
     },
@@ -118,6 +120,15 @@ export function openBatch<I, O>({
       while (running) await running;
     },
   };
+}
+
+// A shared commit belongs to the trace of the first item that has one, and is linked with those of the others.
+function traced<T>(name: string, batch: readonly { at: Context }[], work: () => Promise<T>): Promise<T> {
+  const [first, ...others] = batch.filter(({ at }) => trace.getSpanContext(at));
+  if (!first) return context.with(ROOT_CONTEXT, work);
+  const links = others.map(({ at }) => ({ context: trace.getSpanContext(at) ?? INVALID_SPAN_CONTEXT }));
+  const options = { links, attributes: { 'millrace.items': batch.length } };
+  return trace.getTracer('millrace').startActiveSpan(`commit ${name}`, options, first.at, (span) => work().finally(() => span.end()));
 }
 
 // Errors of a statement's data (duplicate key, too long, out of range) may be one item's own; a lost connection is everyone's.

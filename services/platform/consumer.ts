@@ -1,7 +1,7 @@
 // Consumes events: durable, at least once from the broker, exactly once into the database by an inbox row in the handler's transaction.
 // What fails ten times becomes a dead letter.
 import { AckPolicy, DeliverPolicy, type JsMsg } from '@nats-io/jetstream';
-import { context, propagation, ROOT_CONTEXT } from '@opentelemetry/api';
+import { propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
 import { type Bus, eventsStream } from './bus.ts';
 import type { Db, Tx } from './db.ts';
 import { toBytes } from './id.ts';
@@ -40,9 +40,14 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
   async function take(message: JsMsg): Promise<void> {
     const event = eventOf(message);
     const parent = propagation.extract(ROOT_CONTEXT, { traceparent: message.headers?.get('traceparent') });
+    const attributes = { 'messaging.system': 'nats', 'messaging.consumer.group.name': consumer.name, 'messaging.message.id': event.id };
     try {
       if (!isWanted(consumer, event)) return message.ack();
-      await context.with(parent, () => intake(consumer, event));
+      await trace
+        .getTracer('millrace')
+        .startActiveSpan(`take ${event.type}`, { kind: SpanKind.CONSUMER, attributes }, parent, (span) =>
+          intake(consumer, event).finally(() => span.end()),
+        );
       taken.inc({ consumer: consumer.name, outcome: 'ok' });
       message.ack();
     } catch (error) {

@@ -1,6 +1,7 @@
 """OpenTelemetry: a span for each call and for each job. Loaded only when an endpoint is set; else everything here does nothing.
 
-The library's own instrumentation of grpc.aio is not used: it takes every rpc that answers a stream for a generator.
+Spans go by OTLP over HTTP, as those of the edge and of the services do: one endpoint serves all. The library's own instrumentation of
+grpc.aio is not used: it takes every rpc that answers a stream for a generator.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ def set_up(server_id: str) -> None:
     """Starts to export, by the standard's environment variables."""
     global _tracer
     from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor

@@ -1,8 +1,12 @@
 """Traces: a job's span belongs to the trace that its execution belongs to."""
 
 import asyncio
+import gzip
+import http.server
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -11,30 +15,49 @@ from google.protobuf.json_format import MessageToDict
 from millrace.runner.v1 import job_pb2
 from millrace.runner.v1 import runner_service_pb2 as pb
 from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 AUTOMATION = Path(__file__).resolve().parents[2]
 TRACE, PARENT = '0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331'
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self) -> None:
-        self.spans: list[object] = []
+class Collector(http.server.ThreadingHTTPServer):
+    """What takes OTLP over HTTP, as a real collector does."""
 
-    async def Export(self, request, context):
-        for resource in request.resource_spans:
-            self.spans += [(MessageToDict(resource.resource), span) for scope in resource.scope_spans for span in scope.spans]
-        return trace_service_pb2.ExportTraceServiceResponse()
+    def __init__(self) -> None:
+        super().__init__(('127.0.0.1', 0), Intake)
+        self.url = f'http://127.0.0.1:{self.server_port}'
+        self.spans: list[tuple[dict[str, object], trace_pb2.Span]] = []
+
+
+class Intake(http.server.BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers['content-length']))
+        if self.headers.get('content-encoding') == 'gzip':
+            body = gzip.decompress(body)
+        if self.path == '/v1/traces':
+            for resource in trace_service_pb2.ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.server.spans += [(MessageToDict(resource.resource), span) for scope in resource.scope_spans for span in scope.spans]
+        self.send_response(200)
+        self.send_header('content-length', '0')
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
 
 
 @pytest.fixture
-async def collector():
-    server, servicer = grpc.aio.server(), Collector()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
-    servicer.url = f'http://127.0.0.1:{server.add_insecure_port("127.0.0.1:0")}'
-    await server.start()
-    yield servicer
-    await server.stop(None)
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 async def test_a_job_is_a_span_of_its_executions_trace(start_runner, collector, bearer) -> None:

@@ -3,6 +3,7 @@ import { Job } from '#gen/millrace/runner/v1/job.ts';
 import { fromBytes } from '#platform/id.ts';
 import { durationOf, type Spec } from '../engine/specs.ts';
 import type { Claimed, Planned } from './claim-store.ts';
+import * as traces from './traces.ts';
 
 const GRACE_MS = 10_000; // the contract's default
 const MARGIN_MS = 15_000; // for a server that does not end it
@@ -14,10 +15,12 @@ export function timesOf({ base_time, now }: Planned, { startToCloseMs, scheduleT
   return { expireTime, runMs, deadline: new Date(now.getTime() + runMs + GRACE_MS + MARGIN_MS) };
 }
 
-export const jobOf = ({ row, planned, claimId }: Claimed, { spec }: Spec, runMs: number): Job =>
-  Job.fromPartial({
-    executionId: fromBytes('execution', row.execution),
-    attempt: row.attempt,
+export function jobOf({ row, planned, claimId }: Claimed, { spec }: Spec, runMs: number): Job {
+  const executionId = fromBytes('execution', row.execution);
+  const { attempt } = row;
+  return Job.fromPartial({
+    executionId,
+    attempt,
     claimId,
     source: spec.source,
     inputJson: planned.input ?? '',
@@ -27,5 +30,6 @@ export const jobOf = ({ row, planned, claimId }: Claimed, { spec }: Spec, runMs:
     isolation: spec.isolation,
     reuseKey: `${planned.workspace.toString('hex')}.${planned.automation.toString('hex')}.${planned.revision}`,
     environment: spec.environment,
-    traceparent: planned.traceparent ?? '',
+    traceparent: traces.begin(claimId, planned.traceparent, { 'millrace.execution': executionId, 'millrace.attempt': attempt }),
   });
+}

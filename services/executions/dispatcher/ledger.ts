@@ -7,6 +7,7 @@ import { hex } from '../engine/sql.ts';
 import * as metrics from './metrics.ts';
 import type { Outgoing } from './outgoing.ts';
 import type { Reply, Report } from './report.ts';
+import * as traces from './traces.ts';
 
 // A claim of the server as running tells it.
 export interface Claim {
@@ -57,7 +58,9 @@ export function openLedger(
   function heed(claimId: Buffer, reply: Reply): void {
     if (reply.kind === 'NOT_OWNER') deps.disowned();
     if (reply.kind === 'STALE') control()?.drop([claimId]);
-    if (reply.kind === 'STALE' || (reply.kind === 'KEPT' && reply.isOver)) mine.delete(hex(claimId));
+    if (reply.kind === 'NOT_OWNER' || (reply.kind === 'KEPT' && !reply.isOver)) return;
+    mine.delete(hex(claimId));
+    traces.end(claimId);
   }
 
   // The server does not take them, or does not have them.

@@ -4,6 +4,7 @@ import { toBytes } from '#platform/id.ts';
 import * as metrics from './metrics.ts';
 import type { Outgoing } from './outgoing.ts';
 import { type Reply, type Report, sizeOf } from './report.ts';
+import * as traces from './traces.ts';
 
 interface Deps {
   stream: AsyncIterable<SessionResponse>;
@@ -27,7 +28,7 @@ export async function receiveOutput({ stream, outgoing, tell, heed, fail }: Deps
     waiting += bytes;
     metrics.outputBytes.inc(bytes);
     try {
-      const reply = await tell(told);
+      const reply = await traces.within(told.claimId, () => tell(told));
       if (reply.kind === 'KEPT') {
         outgoing.confirm([{ claimId: told.claimId, lines: reply.lines, started: item.started !== undefined, result: reply.isOver }]);
       }
