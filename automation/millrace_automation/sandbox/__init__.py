@@ -1,24 +1,27 @@
-"""Runs the code of users: in a fresh process each, which the kernel shuts in.
+"""Runs the code of users: in a fresh process each, or one after the other in one that is kept; the kernel shuts it in.
 
 settings -> sandbox -> nursery --control socket--> inside/parent --> inside/init --> inside/script
                |-> selftest -> probes/*           process <--channel, two pipes--------------'
+               `-> residents -> resident --line, one for each that is kept--> inside/residence
 """
 
-from .events import Event, Exited, Log, Output, Progress, Raised, Returned
+from .events import Event, Exited, Log, Main, Output, Progress, Raised, Returned
 from .process import Process
 from .sandbox import Sandbox
-from .settings import Limits, SandboxSettings, SandboxUnavailable
+from .settings import Limits, Reuse, SandboxSettings, SandboxUnavailable
 
 __all__ = [
     'Event',
     'Exited',
     'Limits',
     'Log',
+    'Main',
     'Output',
     'Process',
     'Progress',
     'Raised',
     'Returned',
+    'Reuse',
     'Sandbox',
     'SandboxSettings',
     'SandboxUnavailable',

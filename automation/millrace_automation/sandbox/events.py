@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .inside.channel import FIRST, HEAD, LOG, MORE, PART_BYTES, PROGRESS, RAISED, RETURNED
+from .inside.channel import FIRST, HEAD, LOG, MAIN, MORE, PART_BYTES, PROGRESS, RAISED, RETURNED
 
 PACKET_BYTES = HEAD.size + PART_BYTES
 OUTPUT_BYTES = 1 << 20
-_MOST_BYTES = {LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
+_MOST_BYTES = {MAIN: 0, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,13 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
+class Main:
+    """The script has a `main` function: the process, which may be kept, will be if all goes well. Comes before the script is executed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
-    """The last event: nothing of the run is left. Either `code` or `signal` is set."""
+    """The last event: nothing of the run is left, but its process where that is kept. Either `code` or `signal` is set."""
 
     code: int | None
     signal: int | None
@@ -71,7 +76,8 @@ class Exited:
     time: float
 
 
-Event = Output | Log | Progress | Returned | Raised | Exited
+Told = Log | Progress | Returned | Raised | Main
+Event = Output | Told | Exited
 
 
 class Decoder:
@@ -80,7 +86,7 @@ class Decoder:
     def __init__(self) -> None:
         self._parts: dict[bytes, bytearray] = {}
 
-    def feed(self, packet: bytes, now: float) -> tuple[int, int, Log | Progress | Returned | Raised] | None:
+    def feed(self, packet: bytes, now: float) -> tuple[int, int, Told] | None:
         """A whole message, behind how many bytes of standard output and error it was sent; None for anything else."""
         if len(packet) < HEAD.size:
             return None
@@ -100,7 +106,9 @@ class Decoder:
         return message and (output, error, message)
 
 
-def _read(kind: bytes, body: bytes, now: float) -> Log | Progress | Returned | Raised | None:
+def _read(kind: bytes, body: bytes, now: float) -> Told | None:
+    if kind == MAIN:
+        return Main()
     if kind == LOG:
         level, _, text = body.partition(b'\0')
         return Log(level.decode(errors='replace')[:32], text.decode(errors='replace'), now)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import time
 from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
-from .events import PACKET_BYTES, Decoder, Event, Log, Output, Progress, Raised, Returned
-from .nursery import Child
+from .events import PACKET_BYTES, Decoder, Event, Exited, Output, Raised, Returned, Told
+from .inside.channel import PART_BYTES
 
 _CHUNK_BYTES = 65536
 _PACKETS = 256  # read from the channel before what the pipes hold is looked at again
@@ -48,10 +50,26 @@ class _Pipe:
             self.descriptor = None
 
 
+class Running(Protocol):
+    """A child, or a run of one that is kept."""
+
+    channel: socket.socket
+    output: int
+    error: int
+    exit: asyncio.Future[Exited]
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Process:
     """Made by Sandbox.launch. Whoever has it reads its events to the end, or closes their iterator, which kills it."""
 
-    def __init__(self, child: Child):
+    is_reused = False
+    """It had run before."""
+
+    def __init__(self, child: Running):
         self._child = child
         self._channel: socket.socket | None = child.channel
         self._pipes = (_Pipe('stdout', child.output), _Pipe('stderr', child.error))
@@ -79,7 +97,7 @@ class Process:
                 if self._child.exit.done():
                     now = time.monotonic()
                     give_up_time = give_up_time or now + _LEFT_OPEN_SECONDS
-                    if not self._open() or now > give_up_time:
+                    if self._is_over() or now > give_up_time:
                         break
                     await self._readable(0.05)
                 else:
@@ -87,6 +105,10 @@ class Process:
             yield await self._child.exit
         finally:
             self._close()
+
+    def _is_over(self) -> bool:
+        """Of a run that has ended: nothing more can come."""
+        return not self._open()
 
     def _open(self) -> list[int]:
         found = [pipe.descriptor for pipe in self._pipes if pipe.descriptor is not None]
@@ -110,7 +132,7 @@ class Process:
             told += pipe.tell(pipe.taken, now)
         return told
 
-    def _messages(self, now: float) -> tuple[list[tuple[int, int, Log | Progress | Returned | Raised]], bool]:
+    def _messages(self, now: float) -> tuple[list[tuple[int, int, Told]], bool]:
         """What the channel holds, and whether that is all of it."""
         found = []
         for _ in range(_PACKETS):
@@ -164,3 +186,9 @@ class Process:
         self._close_channel()
         for pipe in self._pipes:
             pipe.close()
+
+
+def packets_of(request: dict[str, Any]) -> list[bytes]:
+    """As the script reads it: the length, then the parts."""
+    data = json.dumps(request).encode()
+    return [str(len(data)).encode(), *(data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES))]

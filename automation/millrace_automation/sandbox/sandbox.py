@@ -1,22 +1,22 @@
 """Runs scripts in the strongest sandbox that this machine proves to have."""
 
 import asyncio
-import json
 import os
 import platform
 import secrets
+import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import selftest
-from .inside.channel import PART_BYTES
 from .inside.plan import Plan
 from .inside.tree import SYSTEM
 from .nursery import Child, Nursery
-from .process import Process
+from .process import Process, packets_of
+from .residents import Key, Residents
 from .settings import Limits, SandboxSettings, SandboxUnavailable
 from .users import user_ranges
 
@@ -41,8 +41,10 @@ class Sandbox:
         """Why each higher tier is not in force."""
         self.python_version = platform.python_version()
         self.packages = packages(settings.environments / _DEFAULT)
+        self.residents = Residents(settings.reuse, self._spawn)
         self._built_tier = 0
-        self._users = user_ranges(settings.slots + settings.prepared + _SPARE)
+        self._most = settings.slots + settings.prepared + settings.reuse.parked + _SPARE
+        self._users = user_ranges(self._most)
         self._nurseries: dict[str, Nursery] = {}
         self._old: set[Nursery] = set()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -73,17 +75,23 @@ class Sandbox:
         environment: str = _DEFAULT,
         mode: str = 'run',
         traceparent: str = '',
+        reuse: str = '',
     ) -> Process:
-        """`mode` is `run` or `validate`. Raises SandboxUnavailable, and ValueError for an environment that does not exist."""
+        """`mode` is `run` or `validate`. Runs with the same `reuse` may share a process, one after the other, when all else is the same too;
+        empty means never. Raises SandboxUnavailable, and ValueError for an environment that does not exist.
+        """
         if self.tier < max(self.settings.min_tier, 1):
             raise SandboxUnavailable(f'the sandbox has tier {self.tier}, {max(self.settings.min_tier, 1)} is the lowest allowed')
         if environment != _DEFAULT and not self._libraries(environment):
             raise ValueError(f'there is no environment {environment!r}')
+        if reuse and mode == 'run' and self.residents.is_on:
+            return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent)
         return await self._launch(source, input_json, limits, environment, mode, traceparent)
 
     async def stop(self) -> None:
         """Kills every run. Nothing of the sandbox is left when it returns."""
         self._is_stopped = True
+        self.residents.stop()
         for task in self._tasks:
             task.cancel()
         await self._end_nurseries()
@@ -100,8 +108,12 @@ class Sandbox:
         return True
 
     async def _launch(self, source: str, input_json: str, limits: Limits, environment: str, mode: str, traceparent: str) -> Process:
-        request = {'mode': mode, 'source': source, 'input': input_json, 'limits': _values(limits), 'traceparent': traceparent}
-        packets = list(_packets(json.dumps(request).encode()))
+        request = {'mode': mode, 'source': source, 'input': input_json, 'traceparent': traceparent}
+        return Process(await self._spawn(environment, limits, request, []))
+
+    async def _spawn(self, environment: str, limits: Limits, request: dict[str, Any], line: list[socket.socket]) -> Child:
+        """A child with its request, and with a line by which it may be kept."""
+        packets = packets_of(request | {'limits': _values(limits)})
         fault: Exception | None = None
         for _ in range(_TRIES):
             nursery = await self._nursery(environment)
@@ -111,7 +123,7 @@ class Sandbox:
                 fault = error
                 continue
             try:
-                await _begin(child, limits, packets)
+                await _begin(child, limits, packets, line)
             except OSError as error:  # it ended while it waited
                 fault = error
                 child.kill()
@@ -122,7 +134,7 @@ class Sandbox:
                 child.close()
                 raise
             nursery.launched += 1
-            return Process(child)
+            return child
         raise SandboxUnavailable(f'no sandboxed process could be started: {fault}')
 
     async def _nursery(self, environment: str) -> Nursery:
@@ -188,13 +200,12 @@ class Sandbox:
 
     def _plan(self, environment: str) -> Plan:
         libraries = self._libraries(environment)
-        most = self.settings.slots + self.settings.prepared + _SPARE
         in_use = [nursery.plan.uids for nursery in (*self._nurseries.values(), *self._old) if nursery.is_alive]
         return Plan(
             tier=self._built_tier,
             landlock=self.settings.force_tier_at_most >= 1,
             prepared=self.settings.prepared,
-            most=most,
+            most=self._most,
             uids=next((uids for uids in self._users if uids not in in_use), []),
             python=python_folders(),
             libraries=str(libraries) if libraries else None,
@@ -209,18 +220,14 @@ class Sandbox:
         return folder if folder.is_dir() else None
 
 
-async def _begin(child: Child, limits: Limits, packets: list[bytes]) -> None:
+async def _begin(child: Child, limits: Limits, packets: list[bytes], line: list[socket.socket]) -> None:
     if limits != Limits():  # the default ones hold since the child was prepared
         await asyncio.shield(child.armed)
     loop = asyncio.get_running_loop()
-    for packet in packets:
+    head, *rest = packets
+    socket.send_fds(child.channel, [head], [end.fileno() for end in line])  # the first packet finds room
+    for packet in rest:
         await loop.sock_sendall(child.channel, packet)
-
-
-def _packets(data: bytes) -> Iterator[bytes]:
-    yield str(len(data)).encode()
-    for start in range(0, len(data), PART_BYTES):
-        yield data[start : start + PART_BYTES]
 
 
 def _values(limits: Limits) -> dict[str, int]:

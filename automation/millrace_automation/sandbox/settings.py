@@ -1,6 +1,6 @@
 """What the sandbox is told: by the server, once, and by each run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -14,8 +14,23 @@ class SandboxSettings:
     """How many runs at once are to be expected."""
     prepared: int
     """How many children wait ahead of demand."""
+    reuse: 'Reuse' = field(default_factory=lambda: Reuse(0))
     force_tier_at_most: int = 2
     """For tests. 1: without namespaces; 0: without Landlock too, which the self-test then finds out."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """How long processes are kept for runs that may share them."""
+
+    parked: int
+    """How many wait at once, beside those that run. 0: none is kept."""
+    runs: int = 1000
+    """After so many runs a process has served."""
+    age_seconds: float = 600
+    idle_seconds: float = 60
+    reserve_mib: int = 256
+    """None wait while the machine has less memory than that."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the order in which they were written. The supervisor believes none of it.
 
 import json
 import os
+import socket
 import struct
 import threading
 from typing import Any
@@ -15,7 +16,7 @@ from .streams import Unbuffered
 
 DESCRIPTOR = 3
 HEAD = struct.Struct('<cBQQ')
-LOG, PROGRESS, RETURNED, RAISED = b'L', b'P', b'R', b'E'
+LOG, PROGRESS, RETURNED, RAISED, MAIN = b'L', b'P', b'R', b'E', b'M'
 FIRST, MORE = 1, 2
 PART_BYTES = 60_000
 _OUTPUT_BYTES = 1 << 20
@@ -35,18 +36,31 @@ class Channel:
     def own(self) -> None:
         self._owner = os.getpid()
 
+    @property
+    def is_own(self) -> bool:
+        return os.getpid() == self._owner
+
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
 
-    def receive(self) -> dict:
-        """The request: its length, then its bytes."""
-        head = os.read(DESCRIPTOR, 64)
+    def renew(self) -> None:
+        """New descriptors stand in the place of the old ones."""
+        for stream in self._streams:
+            stream.count = 0
+
+    def receive(self) -> tuple[dict, list[int]]:
+        """The request: its length, then its bytes; and the descriptors that came with it."""
+        endpoint = socket.socket(fileno=DESCRIPTOR)
+        try:
+            head, descriptors, _, _ = socket.recv_fds(endpoint, 64, 1)
+        finally:
+            endpoint.detach()
         if not head:
             os._exit(0)  # nobody needs this child
         data = bytearray()
         while len(data) < int(head):
             data += os.read(DESCRIPTOR, PART_BYTES)
-        return json.loads(data)
+        return json.loads(data), descriptors
 
     def send(self, kind: bytes, body: bytes) -> None:
         """Never raises for a supervisor that does not listen any longer."""
@@ -65,13 +79,16 @@ class Channel:
     def progress(self, fraction: float, message: str) -> None:
         self.send(PROGRESS, json.dumps([fraction, message[:500]]).encode())
 
-    def returned(self, output: bytes) -> None:
+    def returned(self, output: bytes) -> bool:
+        """Whether it was small enough."""
         if len(output) > _OUTPUT_BYTES:
             self.raised('OutputTooLarge', f'The output has {len(output)} bytes of JSON, {_OUTPUT_BYTES} are allowed.', '')
-        elif os.getpid() == self._owner:  # a process that the script forked does not speak for it
+            return False
+        if self.is_own:  # a process that the script forked does not speak for it
             self.send(RETURNED, output)
+        return True
 
     def raised(self, kind: str, message: str, traceback: str) -> None:
-        if os.getpid() == self._owner:
+        if self.is_own:
             body = {'type': kind[:200], 'message': message[:8000], 'traceback': traceback[-32_000:]}
             self.send(RAISED, json.dumps(body, ensure_ascii=True).encode())

@@ -6,6 +6,7 @@ What a script can rely on:
 - Standard output and error are unbuffered. `logging` from level INFO and `millrace.log` go to the log.
 - SIGTERM arrives as KeyboardInterrupt, so `finally` runs; processes that it forks keep the system's way, and end.
 - When it returns it is over: atexit handlers run, threads that still run end at once, processes that it left behind are killed.
+  A process that is kept for the next run (reuse) leaves atexit handlers alone; one with threads or processes left is not kept.
 """
 
 import ast
@@ -21,7 +22,7 @@ import types
 from datetime import date, datetime, time
 from typing import Any
 
-from . import report, rlimits, validate
+from . import hygiene, report, rlimits, validate
 from .channel import Channel
 
 NAME = report.SCRIPT
@@ -35,30 +36,90 @@ class _InvalidOutput(Exception):
     """What `main` returned has no form in JSON."""
 
 
+class Script:
+    """A source, executed by its first call. What is kept for the next runs looks in by `parsed` and `loaded`."""
+
+    def __init__(self, source: str):
+        self.source = source
+        self.has_main = False
+        self.main: Any = None
+        self.is_kept = False
+        """The process goes on when the run ends well."""
+        self._is_loaded = False
+
+    def parsed(self) -> None:
+        """It is about to be executed."""
+
+    def loaded(self) -> None:
+        """It was executed, and is about to be called."""
+
+    def __call__(self, given: dict[str, Any]) -> Any:
+        if not self._is_loaded:
+            self._load()
+        return self.call(given) if self.main is not None else None
+
+    def call(self, given: dict[str, Any]) -> Any:
+        try:
+            result = self.main(**given)
+        except TypeError as error:
+            if error.__traceback__ and error.__traceback__.tb_next is None:  # raised by the call itself: nothing of the script ran
+                raise _InvalidInput(str(error)) from None
+            raise
+        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+    def _load(self) -> None:
+        source = self.source
+        linecache.cache[NAME] = (len(source), None, source.splitlines(True), NAME)
+        tree = ast.parse(source, NAME)
+        self.has_main = validate.has_main(tree)
+        self.parsed()
+        name = 'script' if self.has_main else '__main__'
+        scope = types.ModuleType(name)
+        scope.__file__ = NAME
+        sys.modules[name] = sys.modules['__main__'] = scope
+        _write_source(source)
+        exec(compile(tree, NAME, 'exec', dont_inherit=True), scope.__dict__)  # noqa: S102  it is what this process is for
+        main = scope.__dict__.get('main')
+        self.main = main if self.has_main and callable(main) else None
+        self._is_loaded = True
+        self.loaded()
+
+
 def run(request: dict[str, Any], channel: Channel) -> int:
     """Returns the exit code. The verdict has gone through the channel by then."""
     if request['mode'] == 'validate':
         channel.returned(json.dumps(validate.validate(request['source']), ensure_ascii=False).encode())
         return 0
-    if request['traceparent']:
-        os.environ['TRACEPARENT'] = request['traceparent']
+    set_trace(request['traceparent'])
+    return judge(channel, request['input'], Script(request['source']))[0]
+
+
+def set_trace(traceparent: str) -> None:
+    if traceparent:
+        os.environ['TRACEPARENT'] = traceparent
+    else:
+        os.environ.pop('TRACEPARENT', None)
+
+
+def judge(channel: Channel, text: str, script: Script) -> tuple[int, bool]:
+    """Calls the script with the input and tells the verdict. The exit code, and whether the process may go on."""
     try:
-        given = _read_input(request['input'])
+        given = _read_input(text)
         channel.given = given
-        output = _encode(_call(request['source'], given))
-        _end_quietly()
+        output = _encode(script(given))
+        hygiene.flush() if script.is_kept else _end_quietly()
     except SystemExit as end:
-        return _exit(channel, end)
+        return _exit(channel, end), False
     except BaseException as error:
-        return report_raised(channel, error)
-    channel.returned(output)
-    return 0
+        is_well = script.is_kept and isinstance(error, Exception) and not isinstance(error, MemoryError | _InvalidOutput)
+        return report_raised(channel, error, is_well), is_well
+    return 0, channel.returned(output) and script.is_kept
 
 
-def report_raised(channel: Channel, error: BaseException) -> int:
+def report_raised(channel: Channel, error: BaseException, is_kept: bool = False) -> int:
     if isinstance(error, MemoryError):
         rlimits.release_reserve()
-    _end_quietly()
+    hygiene.flush() if is_kept else _end_quietly()
     if isinstance(error, _InvalidInput | _InvalidOutput):
         channel.raised('InputInvalid' if isinstance(error, _InvalidInput) else 'OutputInvalid', str(error), '')
     else:
@@ -74,28 +135,6 @@ def _read_input(text: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise _InvalidInput('The input is no JSON object.')
     return given
-
-
-def _call(source: str, given: dict[str, Any]) -> Any:
-    linecache.cache[NAME] = (len(source), None, source.splitlines(True), NAME)
-    tree = ast.parse(source, NAME)
-    has_main = validate.has_main(tree)
-    name = 'script' if has_main else '__main__'
-    scope = types.ModuleType(name)
-    scope.__file__ = NAME
-    sys.modules[name] = sys.modules['__main__'] = scope
-    _write_source(source)
-    exec(compile(tree, NAME, 'exec', dont_inherit=True), scope.__dict__)  # noqa: S102  it is what this process is for
-    main = scope.__dict__.get('main')
-    if not has_main or not callable(main):
-        return None
-    try:
-        result = main(**given)
-    except TypeError as error:
-        if error.__traceback__ and error.__traceback__.tb_next is None:  # raised by the call itself: nothing of the script ran
-            raise _InvalidInput(str(error)) from None
-        raise
-    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
 def _write_source(source: str) -> None:

@@ -5,7 +5,8 @@ script's folder until the run begins. The script cannot touch it: it is not dump
 
 On the status socket, packets from the parent: G the user maps are written, T ask the script to stop, K end it. To the parent: R ready,
 F failed (text), E ended (wait status, seconds of processor time, largest process in KiB, what the watch killed it for or a dash). On the begin socket the script says R when it is ready, then its limits (JSON), and waits for a packet
-before the user's code runs: so no run is ever without its limits, however late the parent hears of it.
+before the user's code runs: so no run is ever without its limits, however late the parent hears of it. With the limits may come the
+descriptor of a line to the supervisor: then the process may be kept (residence).
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from typing import NoReturn
 from . import execution, landlock, script, tree
 from .channel import Channel
 from .plan import DEFAULT_LIMITS, ChildPlan
+from .residence import KEEP, Residence
 from .seccomp import Filter
 from .system import (
     CLONE_NEWCGROUP,
@@ -141,6 +143,7 @@ class _Init:
         self._may_kill_all = plan.has_namespaces or plan.uid is not None or scoped
         needs_pids = not plan.has_namespaces and plan.uid is None
         self._watch = Watch(plan.has_namespaces, not plan.has_memory_group, needs_pids)
+        self._residence: Residence | None = None
         self._cause = '-'
         self._end: int | None = None
 
@@ -152,16 +155,19 @@ class _Init:
         poll.register(_STATUS, select.POLLIN)
         poll.register(self._begin_socket, select.POLLIN)
         while self._end is None:
-            for descriptor, _ in poll.poll(self._watch.is_running and 100 or None):
+            for descriptor, _ in poll.poll(self._patience_ms()):
                 if descriptor == woken:
                     os.read(woken, 4096)
                 elif descriptor == _STATUS:
                     self._obey()
+                elif self._residence:
+                    self._attend(descriptor)
                 else:
-                    poll.unregister(descriptor)
-                    self._begin()
+                    self._begin(poll)
             if self._watch.is_running and (cause := self._watch.excess()):
                 self._cause = cause if self._cause == '-' else self._cause
+                self._kill_all()
+            if self._residence and self._residence.excess():
                 self._kill_all()
             self._reap()
         self._finish()
@@ -169,24 +175,52 @@ class _Init:
     def _obey(self) -> None:
         packet = self._status.recv(65536)
         match packet[:1]:
+            case b'T' if self._residence:
+                self._residence.stop()
             case b'T':
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._script, signal.SIGTERM)
             case b'K' | b'':
                 self._kill_all()
 
-    def _begin(self) -> None:
-        packet = self._begin_socket.recv(4096)
+    def _begin(self, poll: select.poll) -> None:
+        packet, descriptors, _, _ = socket.recv_fds(self._begin_socket, 4096, 1)
         if not packet:
+            poll.unregister(self._begin_socket)
             return  # the script ended before it began
         limits = json.loads(packet)
+        self._limits = limits
         if self._plan.has_namespaces:
             if limits['disk_mib'] != DEFAULT_LIMITS['disk_mib']:
                 tree.resize(limits['disk_mib'])
             drop_capabilities()
         self._watch.begin(limits['memory_mib'], limits['processes'])
+        for descriptor in descriptors:
+            line = socket.socket(fileno=descriptor)
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self._residence = Residence(line, self._begin_socket, self._script, limits['begin'], self._plan.has_namespaces, limits)
+                poll.register(line, select.POLLIN)
+        if not self._residence:
+            poll.unregister(self._begin_socket)
         with contextlib.suppress(OSError):
-            self._begin_socket.send(b'A')
+            self._begin_socket.send(KEEP if self._residence else b'A')
+
+    def _patience_ms(self) -> float | None:
+        if self._residence and (self._residence.is_parked or not self._watch.is_running):
+            return self._residence.look_seconds * 1000
+        return 100 if self._watch.is_running else None
+
+    def _attend(self, descriptor: int) -> None:
+        """To a process that is kept: between two runs there is nothing to watch."""
+        if descriptor == self._residence.line.fileno():
+            is_well = self._residence.obey()
+            if is_well and not self._residence.is_parked:
+                self._watch.begin(self._limits['memory_mib'], self._limits['processes'])
+        else:
+            is_well = self._residence.done()
+            self._watch.rest()
+        if not is_well:
+            self._kill_all()
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -10,6 +10,7 @@ _MIB = 1 << 20
 DATA_HEADROOM_MIB = 128  # thread stacks and arenas that are reserved and not used
 _RESERVE_MIB = 16  # between soft and hard limit: what it takes to report that memory ran out
 _ADDRESS_HEADROOM_MIB = 1024
+_MOST_SECONDS = 1 << 30
 
 
 def set_fixed() -> None:
@@ -23,8 +24,9 @@ def set_fixed() -> None:
         _set(kind, value)
 
 
-def set_for_run(limits: Mapping[str, int], process_slots: int) -> None:
-    """`process_slots` is how many processes and threads the user that runs this may have.
+def set_for_run(limits: Mapping[str, int], process_slots: int, is_kept: bool) -> None:
+    """`process_slots` is how many processes and threads the user that runs this may have. The processor time of a process that is kept is
+    raised for each run, which a hard limit would not allow: init sees to that one.
 
     RLIMIT_DATA is what a script meets as MemoryError: unlike RLIMIT_AS it leaves out address space that is only reserved, which
     libraries with thread pools take a lot of. Both hold for each process; all together are held by a cgroup or the watch.
@@ -33,7 +35,7 @@ def set_for_run(limits: Mapping[str, int], process_slots: int) -> None:
     _set(resource.RLIMIT_DATA, data * _MIB, (data + _RESERVE_MIB) * _MIB)
     _set(resource.RLIMIT_AS, (data + limits['memory_mib'] + _ADDRESS_HEADROOM_MIB) * _MIB)
     _set(resource.RLIMIT_FSIZE, limits['disk_mib'] * _MIB)
-    _set(resource.RLIMIT_CPU, limits['cpu_seconds'], limits['cpu_seconds'] + 1)
+    _set(resource.RLIMIT_CPU, limits['cpu_seconds'], _MOST_SECONDS if is_kept else limits['cpu_seconds'] + 1)
     _set(resource.RLIMIT_NPROC, process_slots)
 
 

@@ -7,9 +7,10 @@ import signal
 import socket
 from typing import NoReturn
 
-from . import execution, landlock, rlimits, tree
+from . import execution, landlock, reuse, rlimits, tree
 from .channel import Channel
 from .plan import ChildPlan
+from .residence import KEEP
 from .seccomp import Filter
 from .surroundings import libraries_inside
 from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, prctl
@@ -39,12 +40,17 @@ def start(plan: ChildPlan, filter: Filter, channel: Channel, begin: socket.socke
 
 def _serve(plan: ChildPlan, channel: Channel, begin: socket.socket) -> int:
     try:
-        request = channel.receive()
+        request, line = channel.receive()
         limits = request['limits']
-        begin.send(json.dumps(limits).encode())
-        begin.recv(1)
+        rlimits.set_for_run(limits, plan.process_slots(limits['processes']), bool(line))
+        socket.send_fds(begin, [json.dumps(limits | {'begin': begin.fileno()}).encode()], line)
+        for descriptor in line:
+            os.close(descriptor)
+        if begin.recv(1) == KEEP:
+            return reuse.serve(request, channel, begin)
+        if line:
+            rlimits.set_for_run(limits, plan.process_slots(limits['processes']), False)
         begin.close()
-        rlimits.set_for_run(limits, plan.process_slots(limits['processes']))
         return execution.run(request, channel)
     except KeyboardInterrupt as fault:  # asked to stop while it had not begun, or had ended
         return execution.report_raised(channel, fault)

@@ -26,6 +26,10 @@ class Watch:
         if self._memory or self._processes:
             self._limits = (memory_mib << 20, processes)
 
+    def rest(self) -> None:
+        """There is no run."""
+        self._limits = None
+
     def excess(self) -> str | None:
         """`memory` or `processes`: what this process's descendants have too much of."""
         if not self._limits:

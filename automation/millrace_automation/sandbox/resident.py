@@ -1,0 +1,203 @@
+"""A process that runs one run after the other, as the server sees it.
+
+  running -> (it returned, and init finds nothing left) idle -> running ...
+         `-> anything else: it is being ended
+Init parks it, over the line (inside/residence); what the script itself says decides about its own run only.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+from .events import Event, Exited, Raised, Returned
+from .inside.residence import ENDED, PARKED, RUN, TERMINATE
+from .nursery import Child
+from .process import Process
+
+_HEAD_START_SECONDS = 0.003  # in which a run may end before its streams are looked at one by one
+_PACKET_BYTES = 256
+
+
+class Turn:
+    """One run, with what Process asks of a child."""
+
+    def __init__(self, resident: 'Resident', channel: socket.socket, output: int, error: int):
+        self._resident = resident
+        self.channel = channel
+        self.output = output
+        self.error = error
+        self.exit: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
+
+    def terminate(self) -> None:
+        if not self.exit.done():
+            self._resident.terminate()
+
+    def kill(self) -> None:
+        if not self.exit.done():
+            self._resident.kill()
+
+
+class TurnProcess(Process):
+    """Most runs are over before anything else is to be done: so it first waits for that alone."""
+
+    def __init__(self, turn: Turn, resident: 'Resident', is_reused: bool):
+        super().__init__(turn)
+        self.is_reused = is_reused
+        """The process had run before."""
+        self._turn = turn
+        self._resident = resident
+        self._has_waited = False
+
+    async def events(self) -> AsyncIterator[Event]:
+        has_verdict = False
+        try:
+            async with contextlib.aclosing(super().events()) as events:
+                async for event in events:
+                    has_verdict = has_verdict or isinstance(event, Returned | Raised)
+                    yield event
+        finally:
+            self._resident.over(self._turn, has_verdict)
+
+    async def _readable(self, timeout: float | None) -> None:
+        if self._has_waited:
+            await super()._readable(timeout)
+            return
+        self._has_waited = True
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        timer = loop.call_later(_HEAD_START_SECONDS, _wake, woken)
+        self._turn.exit.add_done_callback(lambda _: _wake(woken))
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    def _is_over(self) -> bool:
+        """Init has looked: nobody writes any more, although the process has its ends open."""
+        return self._resident.is_parked or super()._is_over()
+
+
+class Resident:
+    def __init__(
+        self, child: Child, line: socket.socket, is_free: Callable[['Resident'], None], has_ended: Callable[['Resident', str], None]
+    ):
+        self.born = self.idle_since = time.monotonic()
+        self.runs = 0
+        self.is_parked = False
+        self._child = child
+        self._line = line
+        self._is_free = is_free
+        self._has_ended = has_ended
+        self._turn: Turn | None = None
+        self._spent = 0.0
+        self._why = ''
+        self._is_closed = False
+        line.setblocking(False)
+        asyncio.get_running_loop().add_reader(line.fileno(), self._hear)
+        child.exit.add_done_callback(self._exited)
+
+    @property
+    def is_retired(self) -> bool:
+        """Its parent waits for the last of its children."""
+        return self._child.nursery.is_retired
+
+    def first(self) -> Process:
+        child = self._child
+        return self._begin(child.channel, child.output, child.error)
+
+    async def next(self, packets: list[bytes]) -> Process:
+        """Raises OSError when it has ended meanwhile."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        (output, output_end), (error, error_end) = os.pipe(), os.pipe()
+        process = self._begin(ours, output, error)
+        try:
+            ours.setblocking(False)
+            socket.send_fds(self._line, [RUN], [output_end, error_end, theirs.fileno()])
+            for packet in packets:
+                await asyncio.get_running_loop().sock_sendall(ours, packet)
+        except BaseException:
+            self.end('broken')
+            process._close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output_end)
+            os.close(error_end)
+        return process
+
+    def _begin(self, channel: socket.socket, output: int, error: int) -> TurnProcess:
+        self.runs += 1
+        self.is_parked = False
+        self._turn = Turn(self, channel, output, error)
+        return TurnProcess(self._turn, self, self.runs > 1)
+
+    def terminate(self) -> None:
+        self._why = self._why or 'stopped'
+        try:
+            self._line.send(TERMINATE)
+        except OSError:
+            self._child.terminate()
+
+    def kill(self) -> None:
+        self._why = self._why or 'stopped'
+        self._child.kill()
+
+    def end(self, why: str) -> None:
+        self._why = self._why or why
+        self._child.kill()
+        self._close()
+
+    def over(self, turn: Turn, has_verdict: bool) -> None:
+        """Somebody has read the run to its end."""
+        if turn is not self._turn:
+            return
+        self._turn = None
+        if self._is_closed or not self.is_parked:
+            return
+        if self._why or not has_verdict:  # nothing said how it ended: who parked it was not the script as we know it
+            self.end(self._why or 'verdict')
+            return
+        self.idle_since = time.monotonic()
+        self._is_free(self)
+
+    def _hear(self) -> None:
+        try:
+            packet = self._line.recv(_PACKET_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b''
+        turn = self._turn
+        if packet[:1] == PARKED and turn and not turn.exit.done():
+            used, peak = packet[1:].split()
+            self._spent += float(used)
+            self.is_parked = True
+            turn.exit.set_result(Exited(0, None, float(used), int(peak), False, time.time()))
+        elif packet[:1] == ENDED:
+            self._why = self._why or packet[1:].decode()
+        else:
+            asyncio.get_running_loop().remove_reader(self._line.fileno())  # its end will be told
+
+    def _exited(self, exit: asyncio.Future[Exited]) -> None:
+        self._close()
+        if exit.cancelled():
+            return
+        ended = exit.result()
+        if self._turn and not self._turn.exit.done():
+            cpu = max(ended.cpu_seconds - self._spent, 0.0)
+            self._turn.exit.set_result(Exited(ended.code, ended.signal, cpu, ended.peak_memory_kib, ended.oom, ended.time))
+
+    def _close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            asyncio.get_running_loop().remove_reader(self._line.fileno())
+            self._line.close()
+            self._has_ended(self, self._why or 'ended')
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

@@ -1,0 +1,138 @@
+"""The processes that are kept for later runs: which run may have which, how many wait, and for how long.
+
+Runs share a process only when all of the key agrees, and a process has one run at a time.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from .nursery import Child
+from .process import Process, packets_of
+from .resident import Resident
+from .settings import Limits, Reuse
+
+_SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What runs that share a process agree in. Tier and network are the server's own, the same for all."""
+
+    owner: str
+    """Workspace, revision and principal, as the caller names them."""
+    source: str
+    environment: str
+    limits: Limits
+
+
+Spawn = Callable[[str, Limits, dict, list[socket.socket]], Awaitable[Child]]
+
+
+class Residents:
+    def __init__(self, settings: Reuse, spawn: Spawn, available_mib: Callable[[], int] | None = None):
+        self.on_end: Callable[[str], None] = lambda why: None
+        """Called with the reason whenever a process that was kept, or was to be, comes to its end."""
+        self._settings = settings
+        self._spawn = spawn
+        self._available_mib = available_mib or _available_mib
+        self._idle: dict[Key, list[Resident]] = {}
+        self._waiting: dict[Resident, Key] = {}
+        """Those that are idle, the longest idle first."""
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self._settings.parked > 0
+
+    @property
+    def parked(self) -> int:
+        return len(self._waiting)
+
+    async def launch(self, key: Key, input_json: str, traceparent: str) -> Process:
+        request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent}
+        while resident := self._take(key):
+            with contextlib.suppress(OSError):  # it ended while it waited
+                return await resident.next(packets_of(request))
+        request |= {'source': key.source}
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                child = await self._spawn(key.environment, key.limits, request, [theirs])
+        except BaseException:
+            line.close()
+            raise
+        return Resident(child, line, lambda resident: self._park(resident, key), self._forget).first()
+
+    def stop(self) -> None:
+        if self._sweeper:
+            self._sweeper.cancel()
+            self._sweeper = None
+        self._settings = Reuse(0)
+        for resident in list(self._waiting):
+            resident.end('stop')
+
+    def _take(self, key: Key) -> Resident | None:
+        """The one that has just been used: it is the warmest, and the others may go."""
+        if not (idle := self._idle.get(key)):
+            return None
+        resident = idle[-1]
+        self._remove(resident)
+        return resident
+
+    def _park(self, resident: Resident, key: Key) -> None:
+        if why := self._is_due(resident, time.monotonic()):
+            resident.end(why)
+            return
+        self._idle.setdefault(key, []).append(resident)
+        self._waiting[resident] = key
+        if len(self._waiting) > self._settings.parked:
+            next(iter(self._waiting)).end('room')
+        if not self._sweeper and self._waiting:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _is_due(self, resident: Resident, now: float) -> str | None:
+        settings = self._settings
+        if not settings.parked:
+            return 'stop'
+        if resident.runs >= settings.runs:
+            return 'runs'
+        if now >= resident.born + settings.age_seconds:
+            return 'age'
+        return 'retired' if resident.is_retired else None
+
+    def _sweep(self) -> None:
+        """Ends those that have waited for long enough, and all of them when memory is short."""
+        self._sweeper = None
+        now = time.monotonic()
+        is_short = self._available_mib() < self._settings.reserve_mib
+        for resident in list(self._waiting):
+            is_idle = now >= resident.idle_since + self._settings.idle_seconds
+            if why := 'memory' if is_short else 'idle' if is_idle else self._is_due(resident, now):
+                resident.end(why)
+        if self._waiting:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _forget(self, resident: Resident, why: str) -> None:
+        self._remove(resident)
+        self.on_end(why)
+
+    def _remove(self, resident: Resident) -> None:
+        if (key := self._waiting.pop(resident, None)) is None:
+            return
+        idle = self._idle[key]
+        idle.remove(resident)
+        if not idle:
+            del self._idle[key]
+
+
+def _available_mib() -> int:
+    """What the kernel thinks can be had without swapping."""
+    with contextlib.suppress(OSError, ValueError), open('/proc/meminfo') as file:
+        for line in file:
+            if line.startswith('MemAvailable:'):
+                return int(line.split()[1]) // 1024
+    return 1 << 40
