@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { createPool } from 'mysql2/promise';
+import { brokerAddress } from '#platform/broker-address.ts';
 import { type Figure, rate } from './figures.ts';
 
 const FORKS = `
@@ -41,8 +42,8 @@ async function commits(url: string): Promise<Figure[]> {
   ];
 }
 
-async function publishes(servers: string): Promise<Figure[]> {
-  const connection = await connect({ servers });
+async function publishes(url: string): Promise<Figure[]> {
+  const connection = await connect(brokerAddress(url));
   const manager = await jetstreamManager(connection);
   await manager.streams.add({ name: 'millrace_bench', subjects: ['millrace_bench.>'] });
   const body = Buffer.alloc(512);

@@ -9,6 +9,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { SignJWT } from 'jose';
 import type { DestinationStream } from 'pino';
+import { brokerAddress } from '#platform/broker-address.ts';
 import { type ClientOf, openDialer } from '#platform/client.ts';
 import { type Config, readConfig, readSettings, setting, text } from '#platform/config.ts';
 import { type Contract, loadContract } from '#platform/contract.ts';
@@ -192,7 +193,7 @@ async function dropSchemas(config: Config, prefix: string): Promise<void> {
 }
 
 async function dropStreams(prefix: string): Promise<void> {
-  const connection = await connect({ servers: natsUrl.split(',') });
+  const connection = await connect(brokerAddress(natsUrl));
   const { streams } = await jetstreamManager(connection);
   for (const stream of [`${prefix}_EVENTS`, `${prefix}_WORK`, `KV_${prefix}_revocations`])
     await streams.delete(stream).catch(() => undefined);

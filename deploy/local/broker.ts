@@ -1,4 +1,4 @@
-// NATS with JetStream, for loopback only.
+// NATS with JetStream, for loopback only, and for whoever has the password: it stands in the configuration, which only its owner may read.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { type Outer, plainEnvironment } from './environment.ts';
 import type { Part } from './part.ts';
@@ -9,13 +9,22 @@ interface Options {
   folder: string; // <data>/nats; must be named, NATS would take a temporary one
   config: string;
   port: number;
+  password: string;
   outer: Outer;
 }
 
-const configuration = (port: number, folder: string): string => `# Made by the launcher at each start.
+const USER = 'millrace';
+
+export const brokerUrl = (port: number, password: string): string => `nats://${USER}:${encodeURIComponent(password)}@127.0.0.1:${port}`;
+
+const configuration = (port: number, folder: string, password: string): string => `# Made by the launcher at each start.
 listen: "127.0.0.1:${port}"
 server_name: "millrace"
 max_payload: 4MB
+authorization {
+  user: "${USER}"
+  password: ${JSON.stringify(password)}
+}
 jetstream {
   store_dir: ${JSON.stringify(folder)}
   max_memory_store: 256MB
@@ -23,7 +32,7 @@ jetstream {
 }
 `;
 
-export function brokerPart({ command, folder, config, port, outer }: Options): Part {
+export function brokerPart({ command, folder, config, port, password, outer }: Options): Part {
   return {
     name: 'broker',
     what: 'the broker (NATS)',
@@ -33,9 +42,9 @@ export function brokerPart({ command, folder, config, port, outer }: Options): P
     address: `127.0.0.1:${port}`,
     async prepare() {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      writeFileSync(config, configuration(port, folder), { mode: 0o600 });
+      writeFileSync(config, configuration(port, folder, password), { mode: 0o600 });
     },
-    ready: async () => ({ version: `NATS ${await brokerReady(`nats://127.0.0.1:${port}`)}` }),
+    ready: async () => ({ version: `NATS ${await brokerReady(brokerUrl(port, password))}` }),
     startSeconds: 30,
     stopSeconds: 15,
   };

@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { createConnection } from 'mysql2/promise';
 import { ask, type Report } from './control.ts';
@@ -53,10 +54,14 @@ describe('the launcher', function () {
     }
   }
 
-  async function query(sql: string): Promise<unknown> {
-    const { ports } = JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as { ports: { database: number } };
+  const portsOf = () =>
+    (JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as { ports: { database: number; broker: number } }).ports;
+  function databaseUrl(): string {
     const password = readFileSync(join(home, 'secrets/database-password'), 'utf8').trim();
-    const connection = await createConnection({ host: '127.0.0.1', port: ports.database, user: 'millrace', password });
+    return `mysql://millrace:${password}@127.0.0.1:${portsOf().database}/`;
+  }
+  async function query(sql: string): Promise<unknown> {
+    const connection = await createConnection(databaseUrl());
     try {
       return (await connection.query(sql))[0];
     } finally {
@@ -78,17 +83,41 @@ describe('the launcher', function () {
     expect(readFileSync(join(home, 'env'), 'utf8')).to.match(/^export HOST=localhost:\d+\nexport BASE=http:\/\/localhost:\d+\n/);
   });
 
-  it('keeps secrets to their owner, and lets nobody into the database without a password', async () => {
+  it('keeps secrets to their owner, and lets nobody into the database or the broker without a password', async () => {
     for (const name of readdirSync(join(home, 'secrets/services')))
       expect(statSync(join(home, 'secrets/services', name)).mode & 0o777).to.equal(0o600);
-    for (const name of ['admin-password', 'identity-key-secret', 'database-password'])
+    for (const name of ['admin-password', 'identity-key-secret', 'database-password', 'broker-password'])
       expect(statSync(join(home, 'secrets', name)).mode & 0o777).to.equal(0o600);
     expect(statSync(join(home, 'secrets')).mode & 0o777).to.equal(0o700);
-    const { ports } = JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as { ports: { database: number } };
+    const ports = portsOf();
     for (const user of ['root', 'millrace', '']) {
       const refused = await createConnection({ host: '127.0.0.1', port: ports.database, user }).catch((error: Error) => error);
       expect(refused, user).to.be.instanceOf(Error);
     }
+    const servers = `127.0.0.1:${ports.broker}`;
+    const pass = readFileSync(join(home, 'secrets/broker-password'), 'utf8').trim();
+    expect(statSync(join(home, 'run/nats.conf')).mode & 0o777).to.equal(0o600);
+    for (const login of [{}, { user: 'millrace', pass: 'wrong' }, { token: pass }])
+      expect(await connect({ servers, ...login }).catch((error: Error) => error.message)).to.match(/authorization/i);
+    await (await connect({ servers, user: 'millrace', pass })).close();
+  });
+
+  it('tells no password: in what it says, in its logs, in the arguments of its parts', async () => {
+    const said = [(await run('up')).out, (await run('status')).out, (await run('doctor')).out];
+    const logs = readdirSync(join(home, 'logs')).map((name) => readFileSync(join(home, 'logs', name), 'utf8'));
+    const parts = (await report()).parts.map(({ pid }) => readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+    for (const name of ['database-password', 'broker-password']) {
+      const password = readFileSync(join(home, 'secrets', name), 'utf8').trim();
+      expect(password).to.have.length.above(20);
+      for (const text of [...said, ...logs, ...parts]) expect(text).not.to.include(password);
+    }
+    const given = { MILLRACE_NATS_URL: 'nats://ann:s3cret@127.0.0.1:1', MILLRACE_PARTS: 'api', MILLRACE_HOME: join(home, 'other') };
+    const { code, out } = await run('up', { ...given, MILLRACE_DATABASE_URL: databaseUrl() });
+    expect(code).to.equal(1);
+    expect(out)
+      .to.match(/the server that MILLRACE_NATS_URL names does not answer/)
+      .and.not.include('s3cret');
+    rmSync(join(home, 'other'), { recursive: true });
   });
 
   it('says that it runs when it is started again, and changes nothing', async () => {

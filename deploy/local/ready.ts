@@ -1,6 +1,9 @@
 // How the launcher sees that a part is ready. Each probe throws what it still waits for.
+import { on } from 'node:events';
 import { connect } from 'node:net';
+import { createInterface } from 'node:readline';
 import { createConnection } from 'mysql2/promise';
+import { brokerAddress } from '#platform/broker-address.ts';
 
 const PROBE_MS = 2000;
 
@@ -31,24 +34,36 @@ export async function databaseReady(url: string): Promise<string> {
   }
 }
 
-// The greeting of a NATS server, which must offer JetStream.
+// The version of a NATS server that lets us in and offers JetStream. Errors name the host alone: the address may hold a password.
 export async function brokerReady(url: string): Promise<string> {
-  const at = new URL(url.split(',')[0] ?? url);
-  const greeting = await new Promise<string>((resolve, reject) => {
-    const socket = connect({ host: at.hostname, port: Number(at.port || 4222), timeout: PROBE_MS });
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.on('data', (chunk) => {
-      text += chunk;
-      if (!text.includes('\r\n')) return;
-      socket.destroy();
-      resolve(text);
-    });
-    socket.on('timeout', () => socket.destroy(new Error(`${at.host} does not greet`)));
+  const { servers, user, pass, token, tls } = brokerAddress(url);
+  const at = servers[0] ?? '';
+  const cut = at.lastIndexOf(':');
+  const socket = connect({ host: at.slice(0, cut).replace(/^\[|\]$/g, ''), port: Number(at.slice(cut + 1)), timeout: PROBE_MS });
+  const lines = createInterface(socket);
+  const failed = new Promise<never>((_, reject) => {
+    socket.on('timeout', () => socket.destroy(new Error(`${at} does not greet`)));
     socket.on('error', reject);
-    socket.on('close', () => reject(new Error(`${at.host} closed the connection`)));
+    socket.on('close', () => reject(new Error(`${at} closed the connection`)));
   });
-  const info = JSON.parse(greeting.slice('INFO '.length, greeting.indexOf('\r\n'))) as { version: string; jetstream?: boolean };
-  if (!info.jetstream) throw new Error(`${at.host} has no JetStream`);
-  return info.version;
+  failed.catch(() => undefined); // also when nobody waits for it any longer
+  const told = async (sign: RegExp): Promise<string> => {
+    for await (const [line] of on(lines, 'line')) if (sign.test(line)) return line;
+    return '';
+  };
+  try {
+    const greeting = await Promise.race([told(/^INFO /), failed]);
+    const { version, jetstream } = JSON.parse(greeting.slice('INFO '.length)) as { version: string; jetstream?: boolean };
+    if (!jetstream) throw new Error(`${at} has no JetStream`);
+    if (tls) return version; // the services will see whether they are let in
+    socket.write(
+      `CONNECT ${JSON.stringify({ verbose: false, pedantic: false, lang: 'node', version: '1', user, pass, auth_token: token })}\r\nPING\r\n`,
+    );
+    const answer = await Promise.race([told(/^(PONG|-ERR)/), failed]);
+    if (answer !== 'PONG') throw new Error(`${at} does not let us in: ${answer.slice('-ERR '.length)}`);
+    return version;
+  } finally {
+    lines.close();
+    socket.destroy();
+  }
 }

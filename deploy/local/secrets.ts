@@ -12,6 +12,7 @@ export interface Secrets {
   keySecretFile: string;
   adminPasswordFile: string;
   databasePassword: string;
+  brokerPassword: string;
 }
 
 export function makeSecrets(folder: string): Secrets {
@@ -25,12 +26,16 @@ export function makeSecrets(folder: string): Secrets {
     serviceJwks,
     keySecretFile: once(join(folder, 'identity-key-secret'), () => randomBytes(32).toString('base64')),
     adminPasswordFile: once(join(folder, 'admin-password'), () => randomBytes(18).toString('base64url')),
-    databasePassword: readFileSync(
-      once(join(folder, 'database-password'), () => randomBytes(18).toString('base64url')),
-      'utf8',
-    ).trim(),
+    databasePassword: password(join(folder, 'database-password')),
+    brokerPassword: password(join(folder, 'broker-password')),
   };
 }
+
+const password = (path: string): string =>
+  readFileSync(
+    once(path, () => randomBytes(18).toString('base64url')),
+    'utf8',
+  ).trim();
 
 function once(path: string, make: () => string): string {
   if (!existsSync(path)) write(path, `${make().trimEnd()}\n`);

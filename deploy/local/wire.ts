@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
-import { brokerPart } from './broker.ts';
+import { brokerPart, brokerUrl } from './broker.ts';
 import { databasePart, databaseUrl } from './database.ts';
 import { type Choices, PROCESSES, readChoices, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
@@ -41,7 +41,7 @@ export async function wire(options: StackOptions): Promise<Wiring> {
     automations,
     databaseUrl: choices.databaseUrl ?? databaseUrl(ports.database ?? 0, secrets.databasePassword),
     databasePrefix: options.databasePrefix ?? outer.MILLRACE_DATABASE_PREFIX ?? prefix,
-    natsUrl: choices.natsUrl ?? `nats://127.0.0.1:${ports.broker}`,
+    natsUrl: choices.natsUrl ?? brokerUrl(ports.broker ?? 0, secrets.brokerPassword),
     natsPrefix: options.natsPrefix ?? outer.MILLRACE_NATS_PREFIX ?? prefix,
     edgeAddress,
     publicUrl: options.publicUrl ?? `http://localhost:${edgeAddress.slice(edgeAddress.lastIndexOf(':') + 1)}`,
@@ -119,6 +119,7 @@ export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.cho
         folder: join(w.layout.data, 'nats'),
         config: join(w.layout.run, 'nats.conf'),
         port: w.ports.broker ?? 0,
+        password: w.secrets.brokerPassword,
         outer: w.outer,
       }),
     );

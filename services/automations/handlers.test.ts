@@ -8,6 +8,7 @@ import {
   CreateAutomationRequest,
   CreateAutomationRevisionRequest,
 } from '#gen/millrace/automations/v1/automation_service.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
@@ -30,7 +31,7 @@ describe('AutomationService, alone', function () {
       modules: [module],
       env: { MILLRACE_EXECUTIONS_URL: nowhere, MILLRACE_RUNNER_URL: nowhere },
     });
-    broker = await connect({ servers: world.config.natsUrl });
+    broker = await connect(brokerAddress(world.config.natsUrl));
     broker.subscribe(`${world.config.natsPrefix}.events.automations.>`, {
       callback: (_error, { headers, data, subject }) =>
         void published.push({ type: headers?.get('ce-type') ?? '', subject, event: AutomationEvent.decode(data) }),

@@ -3,6 +3,7 @@ import { Timeouts } from '#gen/millrace/automations/v1/spec.ts';
 import { Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
 import { ExecutionEvent } from '#gen/millrace/executions/v1/execution_event.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import type { Fault } from '#platform/errors.ts';
 import { newId, toBytes } from '#platform/id.ts';
 import type { Person, World } from '../../tests/world.ts';
@@ -262,7 +263,7 @@ async function keyHashOf(_: World, { workspace, user }: Person, requestId: strin
 async function jetstreamOf(world: World) {
   const { connect } = await import('@nats-io/transport-node');
   const { jetstream, jetstreamManager } = await import('@nats-io/jetstream');
-  const connection = await connect({ servers: world.config.natsUrl });
+  const connection = await connect(brokerAddress(world.config.natsUrl));
   after(() => connection.close());
   return { js: jetstream(connection), jsm: await jetstreamManager(connection) };
 }

@@ -3,6 +3,7 @@ import { expect } from 'chai';
 import { UserEvent } from '#gen/millrace/identity/v1/identity_event.ts';
 import { IdentityServiceService as Identity } from '#gen/millrace/identity/v1/identity_service.ts';
 import { User_State } from '#gen/millrace/identity/v1/user.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import { schemaOf } from '#platform/db.ts';
 import { newId, toBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
@@ -21,7 +22,7 @@ describe('accounts', () => {
     Number((await world.db('identity')(table).where(where).count({ n: '*' }))[0]?.n);
 
   it('are made with a workspace of their own and tell so', async () => {
-    const nc = await connect({ servers: world.config.natsUrl });
+    const nc = await connect(brokerAddress(world.config.natsUrl));
     const told: { type: string | undefined; event: UserEvent }[] = [];
     nc.subscribe(`${world.config.natsPrefix}.events.identity.>`, {
       callback: (_, message) => void told.push({ type: message.headers?.get('ce-type'), event: UserEvent.decode(message.data) }),

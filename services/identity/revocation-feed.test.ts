@@ -3,6 +3,7 @@ import { Kvm } from '@nats-io/kv';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { IdentityServiceService as Identity } from '#gen/millrace/identity/v1/identity_service.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import { until, type World } from '../../tests/world.ts';
 import { signUp, start } from './fixture.test.ts';
 import type { Revocation } from './revocation-system.ts';
@@ -12,7 +13,7 @@ describe('revocations', () => {
   let nc: NatsConnection;
   before(async () => {
     world = await start();
-    nc = await connect({ servers: world.config.natsUrl });
+    nc = await connect(brokerAddress(world.config.natsUrl));
   });
   after(async () => {
     await nc?.close();

@@ -1,6 +1,7 @@
 // NATS: notices over core NATS ("look", never the truth), events over JetStream, at least once. A broker that is away is waited for.
 import { type JetStreamClient, type JetStreamManager, jetstream, jetstreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
 import { connect, type NatsConnection, type Subscription } from '@nats-io/transport-node';
+import { brokerAddress } from './broker-address.ts';
 import type { Config } from './config.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
@@ -23,6 +24,7 @@ export const eventsStream = (prefix: string): string => `${prefix}_EVENTS`;
 
 export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Logger): Bus {
   const prefix = config.natsPrefix;
+  const address = brokerAddress(config.natsUrl);
   const stopped = new AbortController();
   const reconnected = new Set<() => void>();
   const wanted = new Map<{ subject: string; listen: (data: Uint8Array, subject: string) => void }, Subscription | undefined>();
@@ -30,11 +32,12 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
   let isUp = false;
 
   async function open(): Promise<NatsConnection> {
-    for (let said = false; ; said = true) {
+    for (let said = ''; ; ) {
       try {
         return await connect({
-          servers: config.natsUrl.split(','),
+          ...address,
           maxReconnectAttempts: -1,
+          ignoreAuthErrorAbort: true, // a password that is being changed is waited for like a broker that is away
           reconnectTimeWait: 200,
           reconnectJitter: 100,
           pingInterval: 5000,
@@ -44,7 +47,9 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
         });
       } catch (error) {
         if (stopped.signal.aborted) throw error;
-        if (!said) log.warn({ error }, 'waiting for the broker');
+        const { message } = error as Error;
+        if (message !== said) log.warn({ error }, 'waiting for the broker');
+        said = message;
         await pause(250, stopped.signal);
       }
     }

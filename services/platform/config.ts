@@ -2,6 +2,7 @@
 // A variable may be given as `<NAME>_FILE`, a file that holds its value.
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import { brokerAddress } from './broker-address.ts';
 
 export interface Setting<T> {
   name: string;
@@ -66,6 +67,14 @@ export const list = z
 export const address = z.string({ error: 'is not set' }).regex(/^\S+:\d{1,5}$/, 'must be host:port');
 export const url = z.url({ error: 'must be a URL' });
 
+const isBroker: z.core.CheckFn<string> = ({ value, issues }) => {
+  try {
+    brokerAddress(value);
+  } catch (error) {
+    issues.push({ code: 'custom', input: value, message: (error as Error).message });
+  }
+};
+
 const areaUrl = (area: string) =>
   setting(`MILLRACE_${area.toUpperCase()}_URL`, address.optional(), `where the ${area} area answers gRPC, host:port`);
 
@@ -98,7 +107,7 @@ export const platformSettings = {
     'schemas are <prefix>_<area>',
   ),
   databaseConnections: setting('MILLRACE_DATABASE_CONNECTIONS', integer(10, 2, 500), 'the most connections of one module'),
-  natsUrl: setting('MILLRACE_NATS_URL', text, 'the NATS servers, separated by commas'),
+  natsUrl: setting('MILLRACE_NATS_URL', text.check(isBroker), 'the NATS servers, nats://user:password@host:port, separated by commas'),
   natsPrefix: setting(
     'MILLRACE_NATS_PREFIX',
     text.regex(/^[a-zA-Z0-9_-]+$/, 'must be letters, digits, _ and -').default('millrace'),

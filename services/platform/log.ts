@@ -16,6 +16,8 @@ const SECRET_KEYS = [
   'input',
   'output',
   'form',
+  'natsUrl',
+  'databaseUrl',
 ];
 
 export const openLog = (level: string, destination?: DestinationStream): Logger =>
@@ -35,5 +37,9 @@ function errorOf(error: unknown): object {
   if (!(error instanceof Error)) return { message: String(error) };
   const { code, errno, reason } = error as Error & { code?: unknown; errno?: unknown; reason?: unknown };
   const sql = 'sqlMessage' in error; // mysql2 puts the whole statement into `message`
-  return { type: error.name, message: sql ? error.sqlMessage : error.message, code, errno, reason, stack: sql ? undefined : error.stack };
+  const message = withoutLogins(String(sql ? error.sqlMessage : error.message));
+  return { type: error.name, message, code, errno, reason, stack: sql ? undefined : withoutLogins(error.stack ?? '') };
 }
+
+// Addresses may hold a password: nats://user:password@host.
+export const withoutLogins = (text: string): string => text.replace(/:\/\/[^\s/]+@/g, '://[redacted]@');

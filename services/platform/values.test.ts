@@ -100,8 +100,9 @@ describe('a log', () => {
       { error: Object.assign(new Error("insert into t values ('canary')"), { sqlMessage: 'Duplicate entry', sql: 'canary' }) },
       'y',
     );
+    log.error({ natsUrl: 'nats://ann:canary@host', error: new Error('no answer of nats://ann:canary@host:4222/x') }, 'z');
     expect(lines.join('')).not.to.include('canary');
-    expect(lines.join('')).to.include('Duplicate entry');
+    expect(lines.join('')).to.include('Duplicate entry').and.include('nats://[redacted]@host:4222/x');
   });
 });
 

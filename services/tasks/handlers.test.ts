@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import { Task, Task_Priority, Task_State } from '#gen/millrace/tasks/v1/task.ts';
 import { TaskEvent } from '#gen/millrace/tasks/v1/task_event.ts';
 import { CreateTaskRequest, ListTasksRequest, TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
@@ -19,7 +20,7 @@ describe('TaskService', () => {
 
   before(async () => {
     world = await startWorld({ targets: ['tasks'], modules: [module], env: { MILLRACE_EXECUTIONS_URL: '127.0.0.1:1' } });
-    broker = await connect({ servers: world.config.natsUrl });
+    broker = await connect(brokerAddress(world.config.natsUrl));
     broker.subscribe(`${world.config.natsPrefix}.events.tasks.>`, {
       callback: (_error, { headers, data, subject }) => {
         const version = Number(headers?.get('ce-version'));
