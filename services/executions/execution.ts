@@ -98,7 +98,9 @@ export interface Row {
   progress_message: string | null;
   timer: TimerKind | null;
   due_time: Date | null;
+  blocked?: Blocked | null; // why it alone cannot start
 }
+export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED';
 export type TimerKind = 'START' | 'RETRY' | 'PAUSE';
 
 const WAITS_FOR: Record<TimerKind, StateName> = { START: 'SCHEDULED', RETRY: 'RETRYING', PAUSE: 'PAUSED' };
@@ -176,10 +178,19 @@ export const attemptOf = (row: AttemptRow): Attempt => ({
   logCount: row.log_count ?? row.line_count,
 });
 
-// What may be told of a server's power to run things.
-export interface ServerView {
+// What may be told of those that run executions.
+export interface Fleet {
   live: number; // servers that take work, whatever their sandbox
   able: number; // those of them whose sandbox is good enough
+  slots: number; // of those
+  used: number; // slots of those
+  dispatchers: number; // that live
 }
+export type FleetReason = '' | 'NO_SERVER' | 'SANDBOX_UNAVAILABLE' | 'NO_DISPATCHER';
 
-export const waitingReason = ({ live, able }: ServerView): string => (able > 0 ? '' : live > 0 ? 'SANDBOX_UNAVAILABLE' : 'NO_SERVER');
+// Why nothing at all can start. Empty when something can.
+export function fleetReason({ live, able, dispatchers }: Fleet): FleetReason {
+  if (live === 0) return 'NO_SERVER';
+  if (able === 0) return 'SANDBOX_UNAVAILABLE';
+  return dispatchers === 0 ? 'NO_DISPATCHER' : '';
+}

@@ -185,7 +185,11 @@ describe('executions', () => {
       expect(await register()).to.deep.equal({ againAfterMs: 10_000 });
       await until('SANDBOX_UNAVAILABLE', async () => (await reason()) === 'SANDBOX_UNAVAILABLE');
       await register({ sandboxTier: 2 });
+      await until('NO_DISPATCHER', async () => (await reason()) === 'NO_DISPATCHER');
+      const dispatcher = { id: newBytes(), lease_until: db().raw('NOW(6) + INTERVAL 1 HOUR') };
+      await db()('dispatchers').insert(dispatcher);
       await until('no reason', async () => (await reason()) === '');
+      await db()('dispatchers').where({ id: dispatcher.id }).delete();
       await register({ sandboxTier: 2, draining: true });
       await until('NO_SERVER', async () => (await reason()) === 'NO_SERVER');
       expect(await caught(register({ endpoint: 'nowhere' }))).to.include({ reason: 'FIELD_INVALID' });

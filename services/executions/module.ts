@@ -1,4 +1,5 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
+import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
 import { ServerServiceService } from '#gen/millrace/executions/v1/server_service.ts';
@@ -10,7 +11,10 @@ import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import * as notices from './engine/notices.ts';
 import { ring } from './engine/tickets.ts';
-import { serverView } from './execution-system.ts';
+import { fleetOf } from './execution-system.ts';
+import { openExplain } from './explain.ts';
+import { openFleet } from './fleet.ts';
+import * as control from './handlers/control.ts';
 import * as executions from './handlers/executions.ts';
 import * as logs from './handlers/logs.ts';
 import * as projection from './handlers/projection.ts';
@@ -36,7 +40,8 @@ export const module: Module = {
     const { maxWaiting, keepAliveMs, lookMs, reconcileMs } = read(settings);
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
-    const reads = openReads({ pool, servers: () => serverView(pool) });
+    const fleet = openFleet(() => fleetOf(pool));
+    const reads = openReads({ pool, fleet });
     const tails = openTails({ pool, bus, everyMs: keepAliveMs });
     const accept = openAccept({
       pool: hot(WRITERS),
@@ -56,6 +61,7 @@ export const module: Module = {
       ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
       ...logs.handlers({ bus, log, reads, tails, keepAliveMs }),
     });
+    serve(ControlServiceService, control.handlers({ explain: openExplain({ pool, reads, fleet: () => fleetOf(pool) }) }));
     serve(ProjectionServiceService, projection.handlers({ db }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
     const stops = [

@@ -4,7 +4,8 @@ import { openBatch } from '#platform/batch.ts';
 import type { Pool } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { toBytes } from '#platform/id.ts';
-import { messageOf, type Row, type ServerView, stateOf, waitingReason } from './execution.ts';
+import { fleetReason, messageOf, type Row, stateOf } from './execution.ts';
+import type { LookAtFleet } from './fleet.ts';
 import * as store from './store.ts';
 
 export interface Reads {
@@ -13,26 +14,13 @@ export interface Reads {
   message(row: Row): Promise<Execution>;
 }
 
-const VIEW_MS = 1000;
-
-export function openReads({ pool, servers }: { pool: Pool; servers: () => Promise<ServerView> }): Reads {
+export function openReads({ pool, fleet }: { pool: Pool; fleet: LookAtFleet }): Reads {
   const batch = openBatch<{ workspace: Buffer; id: Buffer }, Row | undefined>({
     name: 'executions.get',
     run: (wanted) => store.getMany(pool, wanted) as Promise<Row[]>,
   });
-  let view: Promise<ServerView> | undefined;
-  let viewUntil = 0;
-
-  async function reason(): Promise<string> {
-    if (performance.now() > viewUntil) view = undefined;
-    if (!view) {
-      viewUntil = performance.now() + VIEW_MS;
-      view = servers();
-    }
-    return waitingReason(await view);
-  }
-
-  const message = async (row: Row): Promise<Execution> => messageOf(row, stateOf(row) === 'QUEUED' ? await reason() : '');
+  const message = async (row: Row): Promise<Execution> =>
+    messageOf(row, stateOf(row) === 'QUEUED' ? (row.blocked ?? fleetReason(await fleet())) : '');
 
   async function row(workspace: string, id: string): Promise<Row> {
     const found = await batch.add({ workspace: toBytes('workspace', workspace), id: toBytes('execution', id) });

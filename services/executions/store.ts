@@ -19,7 +19,10 @@ const BODY = 'e.input, e.output, EXISTS (SELECT 1 FROM results x WHERE x.executi
 const NO_BODY = 'NULL AS input, NULL AS output, 0 AS has_results';
 const columns = (body: string): string => `e.id, e.workspace, e.automation, e.revision, e.state, e.version, e.creator, e.retry_of, e.labels,
   e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, ${body},
-  r.state AS running_state, r.progress_fraction, r.progress_message, t.kind AS timer, t.due_time`;
+  r.state AS running_state, r.progress_fraction, r.progress_message, t.kind AS timer, t.due_time,
+  IF(e.end_time IS NULL, CASE
+    WHEN e.limit_key IS NOT NULL AND EXISTS (SELECT 1 FROM waiting w WHERE w.execution = e.id) THEN 'CONCURRENCY_LIMIT'
+    WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked`;
 const FROM = 'FROM executions e LEFT JOIN running r ON r.execution = e.id LEFT JOIN timers t ON t.execution = e.id';
 
 type Read = Row & RowDataPacket & { has_results: number };

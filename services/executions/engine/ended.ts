@@ -6,7 +6,10 @@ import * as events from '../events.ts';
 import { messageOf, type Row } from '../execution.ts';
 import { format } from './sql.ts';
 
-export type Told = Omit<Row, 'input' | 'output' | 'running_state' | 'progress_fraction' | 'progress_message' | 'timer' | 'due_time'>;
+export type Told = Omit<
+  Row,
+  'input' | 'output' | 'running_state' | 'progress_fraction' | 'progress_message' | 'timer' | 'due_time' | 'blocked'
+>;
 
 const COLUMNS = `id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, limit_key, error, attempt_count,
   schedule_time, create_time, start_time, end_time`;
@@ -23,4 +26,12 @@ export function endedSql(db: Db, changed: readonly (Told & { output?: string | n
   return [emitSql(db, ...events.ended(told)).replace(/;$/, '')];
 }
 
-const NOT_TOLD = { input: null, running_state: null, progress_fraction: null, progress_message: null, timer: null, due_time: null };
+const NOT_TOLD = {
+  input: null,
+  running_state: null,
+  progress_fraction: null,
+  progress_message: null,
+  timer: null,
+  due_time: null,
+  blocked: null,
+};

@@ -1,0 +1,88 @@
+// Reads where an execution stands and what stands before it.
+import type { Pool, RowDataPacket } from '#platform/db.ts';
+import { rows } from './engine/sql.ts';
+import type { Lane, Place } from './explanation.ts';
+
+export interface Standing {
+  place: Place | undefined;
+  lane: Lane;
+  cancelReason: string | null;
+}
+interface Ready {
+  lane: number;
+  priority: number;
+  tag: number;
+  expire_time: Date;
+}
+interface Waiting {
+  limit_key: string;
+  seq: number;
+  expire_time: Date;
+}
+interface Timer {
+  due_time: Date;
+  expire_time: Date;
+}
+interface Running {
+  server: Buffer;
+  started: number;
+  deadline: Date;
+  attempt: number;
+}
+
+const MOST = 10_001; // counted
+const HOLDERS = 20;
+
+// Undefined when there is no such execution in the workspace.
+export async function standing(pool: Pool, workspace: Buffer, id: Buffer): Promise<Standing | undefined> {
+  const own = `SELECT e.cancel_reason, l.queue, l.state FROM executions e LEFT JOIN lanes l ON l.lane = e.lane WHERE e.workspace = ? AND e.id = ?`;
+  const [[history], [ready], [waiting], [timer], [running]] = (await rows(pool, [
+    pool.format(own, [workspace, id]),
+    pool.format('SELECT lane, priority, tag, expire_time FROM ready WHERE execution = ?', [id]),
+    pool.format('SELECT limit_key, seq, expire_time FROM waiting WHERE execution = ?', [id]),
+    pool.format('SELECT due_time, expire_time FROM timers WHERE execution = ?', [id]),
+    pool.format('SELECT server, started, deadline, attempt FROM running WHERE execution = ?', [id]),
+  ])) as [[{ cancel_reason: string | null; queue: string | null; state: string | null }?], [Ready?], [Waiting?], [Timer?], [Running?]];
+  if (!history) return undefined;
+  const place = await placeOf(pool, id, ready, waiting, timer, running);
+  return { place, lane: { queue: history.queue ?? 'default', state: history.state ?? 'ACTIVE' }, cancelReason: history.cancel_reason };
+}
+
+async function placeOf(
+  pool: Pool,
+  id: Buffer,
+  ready: Ready | undefined,
+  waiting: Waiting | undefined,
+  timer: Timer | undefined,
+  running: Running | undefined,
+): Promise<Place | undefined> {
+  if (running) return { kind: 'running', ...running, started: running.started === 1 };
+  if (ready) {
+    const before = `SELECT 1 FROM ready WHERE lane = ? AND (priority < ? OR (priority = ? AND (tag < ? OR (tag = ? AND execution < ?))))`;
+    const { lane, priority, tag } = ready;
+    return { kind: 'ready', before: await count(pool, before, [lane, priority, priority, tag, tag, id]), expireTime: ready.expire_time };
+  }
+  if (waiting) return { kind: 'waiting', expireTime: waiting.expire_time, ...(await limitOf(pool, id, waiting)) };
+  return timer ? { kind: 'timers', dueTime: timer.due_time, expireTime: timer.expire_time } : undefined;
+}
+
+async function limitOf(pool: Pool, id: Buffer, { limit_key: key, seq }: Waiting) {
+  const before = 'SELECT 1 FROM waiting WHERE limit_key = ? AND (seq < ? OR (seq = ? AND execution < ?))';
+  const [[limit], holders] = (await rows(pool, [
+    pool.format('SELECT max, used FROM limits WHERE limit_key = ?', [key]),
+    pool.format('SELECT execution FROM slots WHERE limit_key = ? ORDER BY execution LIMIT ?', [key, HOLDERS]),
+  ])) as [[{ max: number; used: number }?], { execution: Buffer }[]];
+  return {
+    key,
+    before: await count(pool, before, [key, seq, seq, id]),
+    max: limit?.max ?? 0,
+    used: limit?.used ?? 0,
+    holders: holders.map(({ execution }) => execution),
+  };
+}
+
+async function count(pool: Pool, select: string, values: unknown[]): Promise<number> {
+  const sql = `SELECT COUNT(*) AS n FROM (${select} LIMIT ${MOST}) some`;
+  const [[row]] = await pool.query<(RowDataPacket & { n: number })[]>(sql, values);
+  return row?.n ?? 0;
+}

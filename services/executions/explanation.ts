@@ -1,0 +1,123 @@
+// Why an execution is where it is, and what would change it. Pure: everything that is known of it is an argument.
+import { Execution_State } from '#gen/millrace/executions/v1/execution.ts';
+import { type Cause, type Explanation, Cause_Reason as Reason, Cause as toCause } from '#gen/millrace/executions/v1/explanation.ts';
+import { fromBytes } from '#platform/id.ts';
+import { isFinal } from './engine/machine.ts';
+import { type Fleet, fleetReason, type Row, type StateName, stateOf } from './execution.ts';
+
+// Where an open execution stands.
+export type Place =
+  | { kind: 'ready'; before: number; expireTime: Date }
+  | { kind: 'waiting'; before: number; expireTime: Date; key: string; max: number; used: number; holders: readonly Buffer[] }
+  | { kind: 'timers'; dueTime: Date; expireTime: Date }
+  | { kind: 'running'; server: Buffer; started: boolean; deadline: Date; attempt: number };
+export interface Lane {
+  queue: string;
+  state: string;
+}
+export interface Facts {
+  row: Row;
+  cancelReason: string | null;
+  place: Place | undefined; // undefined only when it has ended
+  lane: Lane;
+  fleet: Fleet;
+}
+
+const MOST_COUNTED = 10_000;
+
+export function explain(facts: Facts): Explanation {
+  const { row, place } = facts;
+  const state = stateOf(row);
+  const isQueued = place?.kind === 'ready' || place?.kind === 'waiting';
+  return {
+    executionId: fromBytes('execution', row.id),
+    state: Execution_State[state],
+    causes: place && !isFinal(state) ? causesOf(facts, state, place) : [ended(facts, state)],
+    position: isQueued ? Math.min(place.before, MOST_COUNTED) + 1 : undefined,
+    expireTime: place && place.kind !== 'running' ? place.expireTime : undefined,
+  };
+}
+
+function causesOf(facts: Facts, state: StateName, place: Place): Cause[] {
+  if (place.kind === 'running') return [running(state, place)];
+  if (place.kind === 'timers') return [timed(facts, state, place.dueTime)];
+  const blocked = [...queue(facts.lane), ...fleet(facts.fleet)];
+  if (place.kind === 'waiting') return [limited(place), ...blocked];
+  return blocked.length > 0 ? blocked : [turn(facts.fleet, place.before)];
+}
+
+const cause = (reason: Reason, message: string, remedy: string, rest: Partial<Cause> = {}): Cause =>
+  toCause.fromPartial({ reason, message, remedy, ...rest } as object);
+
+function ended({ row, cancelReason }: Facts, state: StateName): Cause {
+  const error = row.error as { type?: string; message?: string } | null;
+  const how: Partial<Record<StateName, string>> = {
+    SUCCEEDED: 'It succeeded',
+    FAILED: `It failed after ${count(row.attempt_count, 'attempt')}`,
+    CANCELLED: `It was cancelled${cancelReason ? `: ${cancelReason}` : ''}`,
+    TIMED_OUT: 'It took longer than allowed',
+    SKIPPED: 'It was never started',
+  };
+  const why = error?.type ? ` (${error.type}${error.message ? `: ${error.message}` : ''})` : '';
+  return cause(
+    Reason.ENDED,
+    `${how[state] ?? 'It has ended'}${why}.`,
+    state === 'SUCCEEDED' ? '' : 'Retry it: that makes a new execution.',
+  );
+}
+
+function running(state: StateName, { server, started, deadline, attempt }: Place & { kind: 'running' }): Cause {
+  const serverId = fromBytes('server', server);
+  if (state === 'CANCELLING') {
+    const remedy = 'Wait, or cancel it with a grace of zero.';
+    return cause(Reason.CANCELLING, `It was asked to stop on ${serverId}.`, remedy, { serverId, untilTime: deadline });
+  }
+  if (!started) {
+    const remedy = 'Wait: if the server does not start it, another one will.';
+    return cause(Reason.STARTING, `It was handed to ${serverId}, which has not started it yet.`, remedy, { serverId });
+  }
+  const message = `Attempt ${attempt} runs on ${serverId}.`;
+  return cause(Reason.RUNNING, message, 'Wait for its end, or cancel it.', { serverId, untilTime: deadline });
+}
+
+function timed({ row }: Facts, state: StateName, untilTime: Date): Cause {
+  if (state === 'PAUSED') return cause(Reason.PAUSED, 'It was paused.', 'Resume it.');
+  if (state === 'RETRYING') {
+    const message = `Attempt ${row.attempt_count} failed; the next one starts at ${untilTime.toISOString()}.`;
+    return cause(Reason.BACKOFF, message, 'Wait, or cancel it and retry it by hand.', { untilTime });
+  }
+  return cause(Reason.SCHEDULED, `It shall not start before ${untilTime.toISOString()}.`, 'Wait, or cancel it.', { untilTime });
+}
+
+function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Cause {
+  const limit = { key, max, used, holderIds: holders.map((id) => fromBytes('execution', id)) };
+  const message = `${used} of ${max} executions with its concurrency key are ready or run already.`;
+  return cause(Reason.CONCURRENCY_LIMIT, message, 'The end of a holder, or a higher limit in a newly published revision.', { limit });
+}
+
+const queue = ({ queue: name, state }: Lane): Cause[] =>
+  state === 'PAUSED' ? [cause(Reason.QUEUE_PAUSED, `The queue ${name} is paused.`, 'Resume the queue.')] : [];
+
+function fleet(found: Fleet): Cause[] {
+  const remedies = {
+    NO_SERVER: ['No automation server takes work.', 'Start an automation server.'],
+    SANDBOX_UNAVAILABLE: [
+      `None of ${count(found.live, 'automation server')} has a sandbox as good as it must be.`,
+      'Run a server where its self-test reaches the tier, or lower its minimum.',
+    ],
+    NO_DISPATCHER: ['No dispatcher hands work to the automation servers.', 'Start a dispatcher.'],
+  } as const;
+  const reason = fleetReason(found);
+  return reason === '' ? [] : [cause(Reason[reason], remedies[reason][0], remedies[reason][1])];
+}
+
+function turn({ slots, used }: Fleet, before: number): Cause {
+  if (used >= slots) {
+    const message = `All ${count(slots, 'slot')} of the automation servers are taken.`;
+    return cause(Reason.SERVERS_BUSY, message, 'The end of what runs, or more automation servers.');
+  }
+  const message = before === 0 ? 'It is the next of its queue.' : `It waits for ${count(Math.min(before, MOST_COUNTED), 'other')}.`;
+  return cause(Reason.TURN, message, 'Wait: it starts when those before it have.');
+}
+
+const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
