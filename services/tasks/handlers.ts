@@ -1,7 +1,8 @@
 // handlers.ts: the methods of TaskService, in the contract's order.
 import { Execution, execution_StateToJSON } from '#gen/millrace/executions/v1/execution.ts';
 import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
-import { Task, TaskComment } from '#gen/millrace/tasks/v1/task.ts';
+import { Task } from '#gen/millrace/tasks/v1/task.ts';
+import { TaskComment } from '#gen/millrace/tasks/v1/task_comment.ts';
 import type { TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { Fault, unavailable } from '#platform/errors.ts';

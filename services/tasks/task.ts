@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { Struct } from '#gen/google/protobuf/struct.ts';
 import type { ErrorReason } from '#gen/millrace/tasks/v1/error_reason.ts';
-import { type Task, Task_Priority, Task_State, type TaskComment, type TaskRun } from '#gen/millrace/tasks/v1/task.ts';
+import { type Task, Task_Priority, Task_State, type TaskRun } from '#gen/millrace/tasks/v1/task.ts';
+import type { TaskComment } from '#gen/millrace/tasks/v1/task_comment.ts';
 import { type Fault, fault, invalid, reasonsOf } from '#platform/errors.ts';
 import { toBytes } from '#platform/id.ts';
 

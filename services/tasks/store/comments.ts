@@ -1,6 +1,6 @@
 // store/comments.ts: remarks on tasks in the database, by workspace.
 
-import type { TaskComment } from '#gen/millrace/tasks/v1/task.ts';
+import type { TaskComment } from '#gen/millrace/tasks/v1/task_comment.ts';
 import type { Db, Knex, Tx } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
