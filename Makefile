@@ -21,7 +21,7 @@ demo: stack ## The main job, for real: start the stack, run an automation over R
 test: stack grpcurl ## Everything, on a stack of its own (PART=lint|services|automation|e2e|chaos for one part)
 	@node scripts/test.ts
 
-test-long: stack grpcurl ## As test, with the long kill tests
+test-long: stack grpcurl ## As test, at length: more kills, more runs of each property
 	@MILLRACE_TEST_LONG=1 node scripts/test.ts
 
 up: stack ## Start the stack in the background (FOREGROUND=1 stays)

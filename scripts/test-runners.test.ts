@@ -28,6 +28,9 @@ describe('the numbers of test runners', () => {
     expect(await run('kill -9 $$')).to.deep.equal({ passed: 0, failed: 1, failures: ['sh ran no test (exit SIGKILL)'] });
     expect(await run(`${TWO}; kill -9 $$`)).to.deep.include({ passed: 2, failed: 1 });
     expect(await run(`${TWO}; exit 7`)).to.deep.include({ passed: 2, failed: 1 });
+    const forms = [{ what: 'kills', short: 1, long: 10 }];
+    const told = JSON.stringify({ passed: 2, failed: 0, failures: [], forms });
+    expect(await run(`echo '${told}' > $REPORT; exit 7`)).to.deep.include({ failed: 1, forms });
   });
   it('count a runner that runs no test as one failure', async () => {
     expect(await run('true')).to.deep.include({ passed: 0, failed: 1 });

@@ -8,6 +8,13 @@ export interface Counts {
   passed: number;
   failed: number;
   failures: string[]; // names
+  forms?: Form[]; // what can be done at length
+}
+// So much of something in the short form of a test, so much in the long one.
+export interface Form {
+  what: string;
+  short: number;
+  long: number;
 }
 interface Run {
   command: readonly string[];
@@ -32,7 +39,8 @@ export async function runTests({ command: [program = '', ...args], env, seconds,
   return counts;
 }
 
-const spoilt = ({ passed, failed, failures }: Counts, why: string): Counts => ({
+const spoilt = ({ passed, failed, failures, ...rest }: Counts, why: string): Counts => ({
+  ...rest,
   passed,
   failed: failed + 1,
   failures: [...failures, why],

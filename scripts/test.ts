@@ -2,8 +2,9 @@
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { startStack } from '../deploy/local/stack.ts';
+import { isLong } from '../tests/long.ts';
 import { lint } from './lint.ts';
-import { type Counts, killRunners, mocha, pytest } from './test-runners.ts';
+import { type Counts, type Form, killRunners, mocha, pytest } from './test-runners.ts';
 
 interface Part {
   name: string;
@@ -12,7 +13,7 @@ interface Part {
   run: (env: Record<string, string>, seconds: number) => Promise<Counts>;
 }
 
-const isLong = process.env.MILLRACE_TEST_LONG === '1';
+const LONG = 10; // times as much time
 const COVERAGE = 'build/coverage/raw';
 const CODE = ['services', 'envoy', 'deploy', 'scripts'];
 
@@ -21,14 +22,14 @@ const parts: readonly Part[] = [
   {
     name: 'services',
     what: 'mocha: services, edge, launcher, scripts',
-    budget: 270,
+    budget: isLong ? 270 * LONG : 270,
     run: (env, seconds) =>
       mocha({
         name: 'services',
         include: [...CODE.map((folder) => `${folder}/**/*.test.ts`), 'tests/*.test.ts'],
         env: { ...env, NODE_V8_COVERAGE: COVERAGE },
         seconds,
-        timeout: 20_000,
+        timeout: isLong ? 20_000 * LONG : 20_000,
       }),
   },
   {
@@ -119,6 +120,14 @@ function coverage(): void {
   );
 }
 
+// Which cases ran in which form.
+function formsTold(forms: readonly Form[]): string {
+  if (forms.length === 0) return '';
+  if (!isLong) return `\n${forms.length} cases have a long form: make test-long`;
+  const rows = forms.map(({ what, short, long }) => `  ${what}: ${long} instead of ${short}`);
+  return `\n${forms.length} cases ran in their long form:\n${rows.join('\n')}`;
+}
+
 async function main(): Promise<number> {
   const chosen = choose();
   rmSync(COVERAGE, { recursive: true, force: true });
@@ -148,6 +157,7 @@ async function main(): Promise<number> {
   const sum = (pick: (row: Row) => number) => rows.reduce((total, row) => total + pick(row), 0);
   const budget = sum(({ part }) => part.budget);
   console.log(`\n${table(rows)}\nall parts took ${sum(({ seconds }) => seconds).toFixed(0)} s of ${budget} s`);
+  console.log(formsTold(rows.flatMap(({ forms = [] }) => forms))); // of mocha; pytest has one form
   if (failures.length > 0) console.log(`\nfailed:\n${failures.join('\n')}`);
   const failed = sum((row) => row.failed);
   console.log(`\n${sum((row) => row.passed)} passed, ${failed} failed`);

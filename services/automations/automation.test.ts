@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { Automation } from '#gen/millrace/automations/v1/automation.ts';
 import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
+import { often } from '../../tests/long.ts';
 import * as automation from './automation.ts';
 
 const NOW = new Date('2026-01-02T03:04:05.678Z');
@@ -100,6 +101,7 @@ describe('an automation', () => {
           expect(history.at(-1)?.sequence).to.equal(history.length);
         }
       }),
+      often('publications and returns'),
     );
   });
 });

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { often } from '../../tests/long.ts';
 import { unifiedDiff } from './diff.ts';
 
 const diff = (from: string, to: string) => unifiedDiff(from, to, 'a', 'b');
@@ -51,7 +52,7 @@ describe('the difference of two texts', () => {
           execFileSync('git', ['apply', '-p0', '--whitespace=nowarn'], { cwd: folder, input: unifiedDiff(from, to, 'file', 'file') });
           expect(readFileSync(file, 'utf8')).to.equal(to);
         }),
-        { numRuns: 100 },
+        often('diffs that git applies'),
       );
     } finally {
       rmSync(folder, { recursive: true });

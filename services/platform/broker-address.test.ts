@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { often } from '../../tests/long.ts';
 import { brokerAddress } from './broker-address.ts';
 import { ConfigFault, platformSettings, readSettings } from './config.ts';
 
@@ -23,6 +24,7 @@ describe('the address of the broker', () => {
         const found = brokerAddress(`nats://ann:${encodeURIComponent(pass)}@a:1,nats://b:2`);
         expect(found).to.deep.equal({ servers: ['a:1', 'b:2'], user: 'ann', pass });
       }),
+      often('passwords of the broker'),
     );
   });
 

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { often } from '../../tests/long.ts';
 import { ConfigFault, integer, readSettings, setting, text } from './config.ts';
 import { Fault } from './errors.ts';
 import { fromBytes, newId, toBytes } from './id.ts';
@@ -24,6 +25,7 @@ describe('an id', () => {
         fc.uint8Array({ minLength: 16, maxLength: 16 }),
         (bytes) => void expect([...toBytes('task', fromBytes('task', bytes))]).to.deep.equal([...bytes]),
       ),
+      often('ids of any bytes'),
     );
   });
   it('sorts by its bytes', () => {
@@ -35,6 +37,7 @@ describe('an id', () => {
         (a, b) =>
           void expect(Math.sign(Buffer.compare(a, b))).to.equal(Math.sign(fromBytes('task', a).localeCompare(fromBytes('task', b), 'en'))),
       ),
+      often('ids that sort by their bytes'),
     );
   });
   it('of another kind or form is refused', () => {
@@ -87,6 +90,7 @@ describe('a page token', () => {
     expect(reasonOf(() => decodePage(token, { a: 2 }))).to.equal('PAGE_TOKEN_INVALID');
     fc.assert(
       fc.property(fc.string({ minLength: 1 }), (junk) => void expect(reasonOf(() => decodePage(junk, {}))).to.equal('PAGE_TOKEN_INVALID')),
+      often('page tokens of any text'),
     );
   });
 });

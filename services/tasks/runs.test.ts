@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { TailExecutionLogsResponse } from '#gen/millrace/executions/v1/execution_service.ts';
+import { often } from '../../tests/long.ts';
 import { lastLines } from './runs.ts';
 
 describe('the log of a run', () => {
@@ -29,7 +30,7 @@ describe('the log of a run', () => {
         expect(whole.toString().endsWith(kept)).to.equal(true);
         expect(Buffer.byteLength(kept)).to.be.within(Math.min(whole.length, LIMIT - 3), LIMIT);
       }),
-      { numRuns: 50 },
+      often('the last lines of a log', 50),
     );
   });
 

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { Task, Task_Priority, Task_State, task_StateToJSON } from '#gen/millrace/tasks/v1/task.ts';
 import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
+import { often } from '../../tests/long.ts';
 import * as task from './task.ts';
 
 const NOW = new Date('2026-01-02T03:04:05.678Z');
@@ -128,6 +129,7 @@ describe('a task', () => {
             expect(at.id).to.equal(before.id);
           }
         }),
+        often('tasks by any steps'),
       );
     });
   });

@@ -3,12 +3,16 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { type Stack, startStack } from '../../deploy/local/stack.ts';
 import { type Api, ended, publish, run, signUp } from '../e2e/rest.ts';
+import { longer } from '../long.ts';
 import { accept, drained, judge, WORK } from './load.ts';
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe('a crash', function () {
-  this.timeout(300_000);
+  const rounds = longer('rounds of kill -9 of each process', 1, 10);
+  const replacements = longer('rounds of replaced services', 1, 10);
+  const wipes = longer('times the broker loses its store', 1, 5);
+  this.timeout(300_000 * Math.max(rounds, replacements, wipes));
   let stack: Stack;
   let ann: Api;
   let automation: string;
@@ -20,36 +24,42 @@ describe('a crash', function () {
   after(() => stack?.stop());
 
   it('of each process in turn, by kill -9 while 200 executions run, loses and doubles nothing', async () => {
-    const accepted = accept(ann, automation, 200);
-    await sleep(1000);
-    for (const part of ['api', 'dispatcher', 'automation', 'edge', 'broker', 'database']) {
-      await stack.kill(part);
-      await stack.ready(part);
-      await sleep(500);
+    for (let round = 0; round < rounds; round += 1) {
+      const accepted = accept(ann, automation, 200, round * 200);
+      await sleep(1000);
+      for (const part of ['api', 'dispatcher', 'automation', 'edge', 'broker', 'database']) {
+        await stack.kill(part);
+        await stack.ready(part);
+        await sleep(500);
+      }
+      const verdict = await judge(ann, await drained(ann, await accepted));
+      console.log(`      ${verdict.executions} ended well; ${verdict.beyond} script starts beyond one, ${verdict.lost} attempts lost`);
     }
-    const verdict = await judge(ann, await drained(ann, await accepted));
-    console.log(`      ${verdict.executions} ended well; ${verdict.beyond} script starts beyond one, ${verdict.lost} attempts lost`);
   });
 
   it('is none when services are replaced in order: no attempt is used', async () => {
-    const accepted = accept(ann, automation, 100, 1000);
-    await sleep(800);
-    for (const part of ['dispatcher', 'api', 'dispatcher']) {
-      await stack.restart(part);
-      await sleep(300);
+    for (let round = 0; round < replacements; round += 1) {
+      const accepted = accept(ann, automation, 100, 10_000 + round * 100);
+      await sleep(800);
+      for (const part of ['dispatcher', 'api', 'dispatcher']) {
+        await stack.restart(part);
+        await sleep(300);
+      }
+      const verdict = await judge(ann, await drained(ann, await accepted));
+      expect(verdict).to.deep.equal({ executions: 100, lost: 0, beyond: 0 });
     }
-    const verdict = await judge(ann, await drained(ann, await accepted));
-    expect(verdict).to.deep.equal({ executions: 100, lost: 0, beyond: 0 });
   });
 
   it('of the broker that loses its store costs no execution that waits', async () => {
-    await stack.halt('dispatcher');
-    const ids = await accept(ann, automation, 60, 2000);
-    await stack.halt('broker');
-    rmSync(join(stack.layout.data, 'nats', 'jetstream'), { recursive: true, force: true });
-    await stack.restart('broker');
-    await stack.restart('dispatcher');
-    await judge(ann, await drained(ann, ids));
+    for (let wipe = 0; wipe < wipes; wipe += 1) {
+      await stack.halt('dispatcher');
+      const ids = await accept(ann, automation, 60, 20_000 + wipe * 60);
+      await stack.halt('broker');
+      rmSync(join(stack.layout.data, 'nats', 'jetstream'), { recursive: true, force: true });
+      await stack.restart('broker');
+      await stack.restart('dispatcher');
+      await judge(ann, await drained(ann, ids));
+    }
   });
 
   it('of the database for a minute kills no script', async () => {

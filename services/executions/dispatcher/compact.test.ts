@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import { Line } from '#gen/millrace/runner/v1/job.ts';
 import { newBytes } from '#platform/id.ts';
+import { often, patience } from '../../../tests/long.ts';
 import { type Schema, startSchema } from '../engine/fixture.test.ts';
 import { decodeLines, encodeLines, PLAIN, ZSTD } from '../engine/log-codec.ts';
 import { compact, segments } from './compact.ts';
@@ -13,7 +14,7 @@ const chunkOf = (lines: Line[]) => {
 };
 
 describe('compaction', function () {
-  this.timeout(20_000);
+  this.timeout(patience(20_000));
 
   it('keeps every line, in segments of a bounded size', () => {
     const sizes = fc.array(fc.array(fc.integer({ min: 0, max: 60_000 }), { minLength: 1, maxLength: 12 }), { minLength: 1, maxLength: 12 });
@@ -29,7 +30,7 @@ describe('compaction', function () {
           expect(body.length <= 256 * 1024 || count === 1).to.equal(true);
         }
       }),
-      { numRuns: 40 },
+      often('merged log chunks', 40),
     );
   });
 

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { newBytes } from '#platform/id.ts';
+import { often } from '../../../tests/long.ts';
 import { chosen, decide } from './ownership.ts';
 
 const some = (count: number): Buffer[] => Array.from({ length: count }, newBytes);
@@ -38,6 +39,7 @@ describe('who owns which server', () => {
         }
         for (const { lost } of decisions) expect(lost).to.deep.equal([]);
       }),
+      often('owners of servers'),
     );
   });
 
