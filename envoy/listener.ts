@@ -5,7 +5,7 @@ import { extension, type Fields, resource, socket } from './config.ts';
 import { CLAIMS, JWT, type Limits, METADATA, PAYLOAD, RBAC, USER } from './policy.ts';
 import { perAddress, perUser } from './rates.ts';
 import { localReplies } from './replies.ts';
-import { BODY_LIMIT, CORS, TRANSCODER, TRANSCODER_SSE } from './routes.ts';
+import { BODY_LIMIT, CORS, TRANSCODER, TRANSCODER_OPEN, TRANSCODER_SSE } from './routes.ts';
 import type { EdgeSettings } from './settings.ts';
 
 export const JWKS_CLUSTER = 'jwks';
@@ -73,8 +73,9 @@ function connectionManager({ methods, settings, limits, descriptorPath, routes }
       { name: 'grpc_web', typed_config: extension('filters.http.grpc_web.v3.GrpcWeb') },
       { name: BODY_LIMIT, typed_config: extension('filters.http.body_size_limit.v3.BodySizeLimit', { max_request_bytes: MAX_MESSAGE }) },
       ...perAddress(methods, limits),
-      { name: TRANSCODER, typed_config: transcoder(methods, descriptorPath, { stream_newline_delimited: true }) },
+      { name: TRANSCODER, typed_config: transcoder(methods, descriptorPath, LINES) },
       { name: TRANSCODER_SSE, disabled: true, typed_config: transcoder(methods, descriptorPath, { stream_sse_style_delimited: true }) },
+      ...openTranscoder(methods, descriptorPath),
       // From here on the route is that of the method that is really called, however the REST path was read.
       { name: JWT, typed_config: authentication(settings) },
       { name: RBAC, typed_config: extension('filters.http.rbac.v3.RBAC', { rules: { action: 'ALLOW', policies: {} } }) },
@@ -105,6 +106,15 @@ function spoofable(trustedHops: number): Fields[] {
     ...starts.map((prefix) => ({ remove_on_match: { key_matcher: { prefix, ignore_case: true } } })),
     ...names.map((remove) => ({ remove })),
   ];
+}
+
+const LINES: Fields = { stream_newline_delimited: true };
+
+function openTranscoder(all: readonly Method[], descriptorPath: string): Fields[] {
+  const methods = all.filter((method) => method.isQueryOpen);
+  if (methods.length === 0) return [];
+  const typed_config = { ...transcoder(methods, descriptorPath, LINES), ignore_unknown_query_parameters: true };
+  return [{ name: TRANSCODER_OPEN, disabled: true, typed_config }];
 }
 
 const transcoder = (methods: readonly Method[], descriptorPath: string, stream: Fields): Fields =>

@@ -7,6 +7,7 @@ import { pathPattern, variables } from './template.ts';
 
 export const TRANSCODER = 'transcoder';
 export const TRANSCODER_SSE = 'transcoder_sse'; // off unless the route asks for it
+export const TRANSCODER_OPEN = 'transcoder_open'; // as well: lets queries through that the contract does not name
 export const CORS = 'cors';
 export const BODY_LIMIT = 'body_limit'; // off where the caller streams
 export const METRICS_CLUSTER = 'metrics';
@@ -54,7 +55,7 @@ function restRoutes(method: Method, limits: Limits): Fields[] {
           restRoute(method, binding, limits, { kind: 'sse', headers: [wants('text/event-stream')], filters: SSE }),
           restRoute(method, binding, limits, { kind: 'ndjson', headers: [], filters: {} }),
         ]
-      : [restRoute(method, binding, limits)],
+      : [restRoute(method, binding, limits, undefined, method.isQueryOpen ? OPEN : {})],
   );
 }
 
@@ -66,14 +67,15 @@ interface Variant {
 const sends = ({ desc }: Method): boolean => desc.methodKind === 'client_streaming' || desc.methodKind === 'bidi_streaming';
 const answersInStream = ({ desc }: Method): boolean => desc.methodKind === 'server_streaming' || desc.methodKind === 'bidi_streaming';
 
+const OPEN: Fields = { [TRANSCODER]: switched(true), [TRANSCODER_OPEN]: switched(false) };
 const SSE: Fields = { [TRANSCODER]: switched(true), [TRANSCODER_SSE]: switched(false) };
 
-function restRoute(method: Method, { verb, path }: Binding, limits: Limits, variant?: Variant): Fields {
+function restRoute(method: Method, { verb, path }: Binding, limits: Limits, variant?: Variant, filters = variant?.filters): Fields {
   const at = path.includes('{') ? { safe_regex: { regex: pathPattern(path) } } : { path };
   return {
     name: `${method.path} ${verb} ${path}${variant ? ` ${variant.kind}` : ''}`,
     match: { ...at, headers: [isMethod(verb), ...(variant?.headers ?? [])] },
-    ...common(method, limits, { ...bound(path), ...(variant ? { stream: variant.kind } : {}) }, variant?.filters),
+    ...common(method, limits, { ...bound(path), ...(variant ? { stream: variant.kind } : {}) }, filters),
   };
 }
 

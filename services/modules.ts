@@ -6,5 +6,6 @@ import { module as executions } from './executions/module.ts';
 import { module as health } from './health/module.ts';
 import { module as identity } from './identity/module.ts';
 import { module as tasks } from './tasks/module.ts';
+import { module as webhooks } from './webhooks/module.ts';
 
-export const modules: readonly Module[] = [health, identity, tasks, automations, executions, dispatcher];
+export const modules: readonly Module[] = [health, identity, tasks, automations, executions, dispatcher, webhooks];

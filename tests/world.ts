@@ -22,7 +22,7 @@ import { type Module, pickTargets, type Running, runModules } from '#platform/mo
 import { serviceSigner } from '#platform/service-token.ts';
 import { modules as all } from '../services/modules.ts';
 
-const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'dispatcher', 'runner', 'stranger'];
+const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks', 'dispatcher', 'runner', 'stranger'];
 
 const { databaseUrl, natsUrl } = readSettings({
   databaseUrl: setting('MILLRACE_TEST_DATABASE_URL', text.default('mysql://root@127.0.0.1:43306/'), 'the database server of tests'),
@@ -73,6 +73,7 @@ export async function startWorld(options: {
     MILLRACE_SERVICE_JWKS: join(folder, 'jwks.json'),
     MILLRACE_DRAIN_MS: '0',
     MILLRACE_IDENTITY_KEY_SECRET: randomBytes(32).toString('base64'),
+    MILLRACE_WEBHOOKS_KEY_SECRET: randomBytes(32).toString('base64'),
     ...(options.targets.includes('identity') || options.targets.includes('all')
       ? {}
       : { MILLRACE_IDENTITY_JWKS_URL: `${issuer.url}/jwks` }),

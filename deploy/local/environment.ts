@@ -39,9 +39,9 @@ export interface Wiring {
   publicUrl: string;
 }
 
-export const PROCESSES = { api: ['health', 'identity', 'tasks', 'automations', 'executions'], dispatcher: ['dispatcher'] };
+export const PROCESSES = { api: ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks'], dispatcher: ['dispatcher'] };
 const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
-export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions'];
+export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks'];
 
 // What any program may need from the caller: where things are, its language, whom to trust.
 const PASSED = [
@@ -136,6 +136,7 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     ...stores(w),
     ...Object.fromEntries(others),
     ...(runs('identity') ? identitySecrets(w) : jwksUrl(w)),
+    ...(runs('webhooks') ? { MILLRACE_WEBHOOKS_KEY_SECRET_FILE: w.secrets.webhooksSecretFile } : {}),
     MILLRACE_TARGET: modules.join(','),
     MILLRACE_GRPC_ADDRESS: grpcOf(w, name),
     MILLRACE_ADMIN_ADDRESS: adminOf(w, name),

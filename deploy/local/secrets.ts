@@ -3,13 +3,14 @@ import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-export const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'dispatcher', 'runner'] as const;
+export const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks', 'dispatcher', 'runner'] as const;
 export const ADMIN_EMAIL = 'admin@millrace.local';
 
 export interface Secrets {
   serviceKeys: string; // folder with <service>.pem
   serviceJwks: string; // file with their public keys
   keySecretFile: string;
+  webhooksSecretFile: string;
   adminPasswordFile: string;
   databasePassword: string;
   brokerPassword: string;
@@ -25,6 +26,7 @@ export function makeSecrets(folder: string): Secrets {
     serviceKeys,
     serviceJwks,
     keySecretFile: once(join(folder, 'identity-key-secret'), () => randomBytes(32).toString('base64')),
+    webhooksSecretFile: once(join(folder, 'webhooks-key-secret'), () => randomBytes(32).toString('base64')),
     adminPasswordFile: once(join(folder, 'admin-password'), () => randomBytes(18).toString('base64url')),
     databasePassword: password(join(folder, 'database-password')),
     brokerPassword: password(join(folder, 'broker-password')),

@@ -46,6 +46,7 @@ export interface Method {
   isRead: boolean;
   isStream: boolean;
   deadlineMs: number; // 0: none
+  isQueryOpen: boolean; // its REST path takes any query parameters
   bindings: readonly Binding[];
   desc: DescMethod;
   input: DescMessage;
@@ -117,6 +118,7 @@ function readMethod(registry: FileRegistry, desc: DescMethod, grants: Map<number
     isRead: desc.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS,
     isStream,
     deadlineMs: policy.deadlineMs || (isStream ? 0 : DEADLINE_MS),
+    isQueryOpen: policy.openQuery,
     bindings: bindings(option(registry, desc, 'google.api.http')),
     desc,
     input: desc.input,
