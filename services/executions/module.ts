@@ -10,7 +10,7 @@ import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import * as notices from './engine/notices.ts';
-import { ring } from './engine/tickets.ts';
+import { hurry } from './engine/tickets.ts';
 import { fleetOf } from './execution-system.ts';
 import { openExplain } from './explain.ts';
 import { openFleet } from './fleet.ts';
@@ -50,7 +50,7 @@ export const module: Module = {
       admit: openQuota({ max: maxWaiting, count: (lane) => countWaiting(pool, lane) }),
       accepted(lanes, hasTimers) {
         relay.kick();
-        ring(bus, lanes);
+        hurry(bus, lanes);
         if (hasTimers) bus.notify(notices.timers);
       },
     });

@@ -2,6 +2,7 @@
 import { type Context, context, INVALID_SPAN_CONTEXT, ROOT_CONTEXT, trace } from '@opentelemetry/api';
 import { exhausted } from './errors.ts';
 import { COUNTS, gauge, histogram } from './metrics.ts';
+import { openPace } from './pace.ts';
 import { pause } from './pause.ts';
 
 interface Options<I, O> {
@@ -12,6 +13,7 @@ interface Options<I, O> {
   maxQueue?: number; // items that may wait before add() is refused; default 10,000
   sizeOf?(item: I): number;
   lingerMs?: number; // while much comes, a commit waits that long for more; default 0
+  mayLinger?(): boolean; // false: more is not to be expected, however much comes; default true
 }
 export interface Batch<I, O> {
   add(item: I): Promise<O>;
@@ -26,7 +28,7 @@ interface Entry<I, O> {
 }
 
 const REPEATS = 20;
-const RATE_MS = 50; // over which the rate of items is averaged
+const PACE_MS = 50; // over which the pace of items is averaged
 const BUSY = 5; // items in that time
 const REPEATABLE = new Set([1213, 1205]); // deadlock, lock wait timeout
 const sizes = histogram('millrace_batch_items', 'Items in a shared commit', ['batch'], COUNTS);
@@ -41,11 +43,11 @@ export function openBatch<I, O>({
   maxQueue = 10_000,
   sizeOf = () => 0,
   lingerMs = 0,
+  mayLinger = () => true,
 }: Options<I, O>): Batch<I, O> {
   let queue: Entry<I, O>[] = [];
   let running: Promise<void> | undefined;
-  let recent = 0; // items that came of late, older ones counting less
-  let lastTime = 0;
+  const pace = openPace(PACE_MS);
 
   function next(): Entry<I, O>[] {
     let bytes = 0;
@@ -93,7 +95,7 @@ export function openBatch<I, O>({
 
   async function drain(): Promise<void> {
     while (queue.length > 0) {
-      if (lingerMs > 0 && recent > BUSY && queue.length < maxItems) await pause(lingerMs);
+      if (lingerMs > 0 && pace.recent() > BUSY && queue.length < maxItems && mayLinger()) await pause(lingerMs);
       const batch = next();
       queued.set({ batch: name }, queue.length);
       sizes.observe({ batch: name }, batch.length);
@@ -107,9 +109,7 @@ export function openBatch<I, O>({
   return {
     add(item) {
       if (queue.length >= maxQueue) return Promise.reject(exhausted('too much waits to be written: try again shortly', 1000));
-      const now = performance.now();
-      recent = recent * Math.exp((lastTime - now) / RATE_MS) + 1;
-      lastTime = now;
+      pace.add();
       return new Promise((resolve, reject) => {
         queue.push({ item, at: context.active(), resolve, reject });
         running ??= new Promise<void>((go) => setImmediate(go)).then(drain);

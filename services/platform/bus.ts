@@ -11,11 +11,18 @@ export interface Bus {
   connection(): Promise<NatsConnection>; // resolves once connected for the first time
   jetstream(): Promise<{ js: JetStreamClient; jsm: JetStreamManager }>;
   notify(subject: string, data?: string | Uint8Array): void; // best effort, lost while the broker is away
-  onNotice(subject: string, listen: (data: Uint8Array, subject: string) => void): () => void;
+  // With a group, one of those that listen in it hears each notice.
+  onNotice(subject: string, listen: (data: Uint8Array, subject: string) => void, group?: string): () => void;
   onReconnect(listen: () => void): () => void; // notices may have been lost: look yourself
   ensureEvents(): Promise<void>; // makes the stream of events when it is missing
   state(): Promise<void>; // rejects while the broker is away
   stop(): Promise<void>;
+}
+
+interface Want {
+  subject: string;
+  listen(data: Uint8Array, subject: string): void;
+  group: string | undefined;
 }
 
 const EVENTS_MAX_AGE_NS = 7 * 24 * 3600 * 1e9;
@@ -27,7 +34,7 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
   const address = brokerAddress(config.natsUrl);
   const stopped = new AbortController();
   const reconnected = new Set<() => void>();
-  const wanted = new Map<{ subject: string; listen: (data: Uint8Array, subject: string) => void }, Subscription | undefined>();
+  const wanted = new Map<Want, Subscription | undefined>();
   let nc: NatsConnection | undefined;
   let isUp = false;
 
@@ -55,12 +62,12 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
     }
   }
 
-  const subscribe = (want: { subject: string; listen: (data: Uint8Array, subject: string) => void }) => {
+  const subscribe = (want: Want) => {
     const cut = `${prefix}.notices.`.length;
     const callback = (error: Error | null, message: { data: Uint8Array; subject: string }) => {
       if (!error) want.listen(message.data, message.subject.slice(cut));
     };
-    wanted.set(want, nc?.subscribe(`${prefix}.notices.${want.subject}`, { callback }));
+    wanted.set(want, nc?.subscribe(`${prefix}.notices.${want.subject}`, { callback, ...(want.group ? { queue: want.group } : {}) }));
   };
 
   async function follow(connection: NatsConnection): Promise<void> {
@@ -93,8 +100,8 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
     notify(subject, data) {
       if (isUp && nc && !nc.isClosed()) nc.publish(`${prefix}.notices.${subject}`, data);
     },
-    onNotice(subject, listen) {
-      const want = { subject, listen };
+    onNotice(subject, listen, group) {
+      const want = { subject, listen, group };
       wanted.set(want, undefined);
       if (nc) subscribe(want);
       return () => {

@@ -11,6 +11,27 @@ export const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
     signal?.addEventListener('abort', done, { once: true });
   });
 
+// A sleep that can be ended early, even before it began.
+export function sleeper(): { wake(): void; sleep(ms: number): Promise<void> } {
+  let isAwake = false;
+  let end: (() => void) | undefined;
+  return {
+    wake() {
+      isAwake = true;
+      end?.();
+    },
+    sleep: (ms) =>
+      new Promise((resolve) => {
+        if (isAwake) return resolve();
+        const timer = setTimeout(resolve, ms);
+        end = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      }),
+  };
+}
+
 // Repeats work until the answer is called; a failure is logged and waits for the next time.
 export const every = (ms: number, work: () => Promise<unknown>, log: Warn): (() => Promise<void>) => repeat(ms, work, log).stop;
 

@@ -26,6 +26,7 @@ const openStreams = gauge('millrace_rpc_streams_open', 'Server streams that are 
 
 const MAX_MESSAGE = 32 * 1024 * 1024; // 4 MiB of JSON, the edge's limit, can be many times that as a message: numbers in a Struct
 const STOP_MS = 10_000;
+const GONE = new Error('the caller has gone'); // a reason of its own would be made for every call, with a stack
 
 // biome-ignore lint/suspicious/noExplicitAny: requests and responses of any method
 type Any = any;
@@ -71,7 +72,7 @@ export function openServer({ contract, validator, authenticate, log }: Options):
 
   function callOf(method: Method, incoming: Raw, caller: Caller, request: Received | undefined): Call {
     const gone = new AbortController();
-    (incoming as ServerUnaryCall<Received, Any>).on('cancelled', () => gone.abort());
+    (incoming as ServerUnaryCall<Received, Any>).on('cancelled', () => gone.abort(GONE));
     const requestId = request?.message.requestId || String(incoming.metadata.get('idempotency-key')[0] ?? '');
     if (requestId.length > 128) throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', 'the idempotency key is longer than 128 characters');
     const deadline = incoming.getDeadline();
@@ -83,7 +84,9 @@ export function openServer({ contract, validator, authenticate, log }: Options):
       get requestHash() {
         return request ? validator.hash(method, request.bytes) : createHash('sha256').digest();
       },
-      log: log.child({ method: method.path, user: caller.user || undefined, service: caller.service }),
+      get log() {
+        return log.child({ method: method.path, user: caller.user || undefined, service: caller.service });
+      },
       method: method.path,
       peer: String(incoming.metadata.get('x-envoy-external-address')[0] ?? incoming.getPeer()),
       metadata: incoming.metadata,

@@ -1,8 +1,8 @@
 // The statements of a claim. Lock order: servers, ready, running.
-import { READY } from '../engine/slots.ts';
-import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
+import { type Connection, format, insert, rows } from '../engine/sql.ts';
 import { epochsOf, lockOwned } from './intake-store.ts';
 
+// A row of ready, with what starting its execution takes.
 export interface Ready {
   lane: number;
   priority: number;
@@ -11,7 +11,13 @@ export interface Ready {
   limit_key: string | null;
   attempt: number;
   losses: number;
-  expire_time: Date;
+  workspace: Buffer | null; // null: its history was dropped
+  automation: Buffer;
+  revision: number;
+  input: string | null;
+  traceparent: string | null;
+  base_time: Date; // schedule-to-close begins here
+  now: Date;
 }
 // Where a lane's rows begin: the last one that was claimed. What came before it is deleted, and dear to read while somebody has an old view open.
 export interface Mark {
@@ -23,20 +29,9 @@ export interface Ask {
   count: number;
   mark: Mark | undefined;
 }
-// An execution as starting it needs it.
-export interface Planned {
-  id: Buffer;
-  workspace: Buffer;
-  automation: Buffer;
-  revision: number;
-  input: string | null;
-  traceparent: string | null;
-  base_time: Date; // schedule-to-close begins here
-  now: Date;
-}
 export interface Claimed {
   row: Ready;
-  planned: Planned;
+  workspace: Buffer;
   claimId: Buffer;
   server: Buffer;
   deadline: Date;
@@ -49,25 +44,19 @@ export async function take(connection: Connection, owner: Buffer, servers: reado
   return { epochs: epochsOf(owned as Parameters<typeof epochsOf>[0]), sets: sets as Ready[][] };
 }
 
+// Only ready is locked. One statement costs a fifth less than asking for the executions after it, and saves a round trip.
 const head = ({ lane, count, mark }: Ask): string =>
-  `SELECT ${READY} FROM ready WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6)
-    ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED`;
+  `SELECT r.lane, r.priority, r.tag, r.execution, r.limit_key, r.attempt, r.losses, e.workspace, e.automation, e.revision,
+      COALESCE(e.input, i.body) AS input, e.traceparent, GREATEST(e.create_time, COALESCE(e.schedule_time, e.create_time)) AS base_time, NOW(6) AS now
+    FROM (SELECT lane, priority, tag, execution, limit_key, attempt, losses FROM ready
+      WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6)
+      ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED) r
+    LEFT JOIN executions e ON e.id = r.execution
+    LEFT JOIN results i ON i.execution = r.execution AND i.kind = 'INPUT'
+    ORDER BY r.priority, r.tag, r.execution`;
 
 const after = ({ priority, tag }: Mark): string =>
   format(' AND (priority < ? OR (priority = ? AND tag >= ?) OR priority > ?)', [priority, priority, tag, priority]);
-
-export async function plans(connection: Connection, ids: readonly Buffer[]): Promise<Map<string, Planned>> {
-  const [found, inputs] = (await rows(connection, [
-    format(
-      `SELECT id, workspace, automation, revision, input, traceparent, GREATEST(create_time, COALESCE(schedule_time, create_time)) AS base_time,
-        NOW(6) AS now FROM executions WHERE id IN (?)`,
-      [ids],
-    ),
-    format("SELECT execution, body FROM results WHERE execution IN (?) AND kind = 'INPUT'", [ids]),
-  ])) as [Planned[], { execution: Buffer; body: string }[]];
-  const large = new Map(inputs.map(({ execution, body }) => [hex(execution), body]));
-  return new Map(found.map((row) => [hex(row.id), { ...row, input: row.input ?? large.get(hex(row.id)) ?? null }]));
-}
 
 const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, deadline, expire_time`;
 
@@ -88,7 +77,7 @@ export async function move(connection: Connection, claimed: readonly Claimed[]):
   ]);
 }
 
-const runningOf = ({ row, planned, claimId, server, deadline, expireTime }: Claimed): unknown[] => [
-  ...[row.execution, planned.workspace, claimId, row.attempt, row.losses, server, row.lane, row.priority, row.limit_key],
-  ...['RUNNING', 0, planned.now, deadline, expireTime],
+const runningOf = ({ row, workspace, claimId, server, deadline, expireTime }: Claimed): unknown[] => [
+  ...[row.execution, workspace, claimId, row.attempt, row.losses, server, row.lane, row.priority, row.limit_key],
+  ...['RUNNING', 0, row.now, deadline, expireTime],
 ];

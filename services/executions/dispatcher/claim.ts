@@ -67,23 +67,21 @@ export function openClaimer(deps: Deps): Claimer {
   }
 
   async function assign(connection: PoolConnection, found: readonly store.Ready[], sessions: readonly Session[]): Promise<void> {
-    const ids = found.map(({ execution }) => execution);
-    const planned = await store.plans(connection, ids);
-    const specs = await deps.specs([...planned.values()]);
+    const specs = await deps.specs(found.filter(({ workspace }) => workspace !== null));
     const assigned: Assigned[] = [];
     for (const row of found) {
-      const plan = planned.get(hex(row.execution));
-      const spec = plan && specs(plan);
-      if (!plan || !spec) {
+      const { workspace } = row;
+      const spec = workspace && specs(row);
+      if (!workspace || !spec) {
         deps.log.error({ execution: hex(row.execution) }, 'an execution cannot start: its history or its revision is not there');
         continue;
       }
       const session = freest(sessions);
       if (!session) break; // somebody else owns the servers now: the rows stay
-      const { expireTime, runMs, deadline } = timesOf(plan, spec);
+      const { expireTime, runMs, deadline } = timesOf(row, spec);
       const claimId = randomBytes(CLAIM_BYTES);
       session.expect(claimId);
-      assigned.push({ session, spec, runMs, claimed: { row, planned: plan, claimId, server: session.server.id, deadline, expireTime } });
+      assigned.push({ session, spec, runMs, claimed: { row, workspace, claimId, server: session.server.id, deadline, expireTime } });
     }
     if (assigned.length === 0) {
       await connection.query('ROLLBACK');

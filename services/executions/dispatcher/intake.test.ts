@@ -30,6 +30,7 @@ describe('the intake', function () {
     automation = await publish(db);
     intake = openIntake({
       pool,
+      held: () => 0,
       db,
       log: openLog('silent'),
       owner: me,

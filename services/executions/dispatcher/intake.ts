@@ -34,6 +34,7 @@ interface Deps {
   log: Logger;
   owner: Buffer;
   specs: LoadSpecs;
+  held(): number; // claims that servers have
   written(all: readonly Written[], lanes: ReadonlySet<number>): void; // after each commit
 }
 interface Told {
@@ -44,7 +45,8 @@ interface Told {
 }
 
 const RETRY_MS = 200;
-const LINGER_MS = 6; // a report costs a third when it shares its commit with a few others
+const LINGER_MS = 10; // a report costs a third when it shares its commit with a few others
+const FEW = 3; // claims: not much comes of them
 
 export function openIntake(deps: Deps): Intake {
   const stopped = new AbortController();
@@ -67,6 +69,7 @@ export function openIntake(deps: Deps): Intake {
     sizeOf,
     maxQueue: Number.POSITIVE_INFINITY,
     lingerMs: LINGER_MS,
+    mayLinger: () => deps.held() >= FEW,
   });
   return {
     // What cannot be written would come again and again: the attempt counts as lost.

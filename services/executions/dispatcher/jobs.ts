@@ -2,20 +2,20 @@
 import { Job } from '#gen/millrace/runner/v1/job.ts';
 import { fromBytes } from '#platform/id.ts';
 import { durationOf, type Spec } from '../engine/specs.ts';
-import type { Claimed, Planned } from './claim-store.ts';
+import type { Claimed, Ready } from './claim-store.ts';
 import * as traces from './traces.ts';
 
 const GRACE_MS = 10_000; // the contract's default
 const MARGIN_MS = 15_000; // for a server that does not end it
 
 // When schedule-to-close ends, how long this attempt may take, and when the dispatcher acts although the server does not.
-export function timesOf({ base_time, now }: Planned, { startToCloseMs, scheduleToCloseMs }: Spec) {
+export function timesOf({ base_time, now }: Ready, { startToCloseMs, scheduleToCloseMs }: Spec) {
   const expireTime = new Date(base_time.getTime() + scheduleToCloseMs);
   const runMs = Math.max(1, Math.min(startToCloseMs, expireTime.getTime() - now.getTime()));
   return { expireTime, runMs, deadline: new Date(now.getTime() + runMs + GRACE_MS + MARGIN_MS) };
 }
 
-export function jobOf({ row, planned, claimId }: Claimed, { spec }: Spec, runMs: number): Job {
+export function jobOf({ row, workspace, claimId }: Claimed, { spec }: Spec, runMs: number): Job {
   const executionId = fromBytes('execution', row.execution);
   const { attempt } = row;
   return Job.fromPartial({
@@ -23,13 +23,13 @@ export function jobOf({ row, planned, claimId }: Claimed, { spec }: Spec, runMs:
     attempt,
     claimId,
     source: spec.source,
-    inputJson: planned.input ?? '',
+    inputJson: row.input ?? '',
     ...(spec.resources ? { resources: spec.resources } : {}),
     startToClose: durationOf(runMs),
     ...(spec.timeouts?.heartbeat ? { heartbeat: spec.timeouts.heartbeat } : {}),
     isolation: spec.isolation,
-    reuseKey: `${planned.workspace.toString('hex')}.${planned.automation.toString('hex')}.${planned.revision}`,
+    reuseKey: `${workspace.toString('hex')}.${row.automation.toString('hex')}.${row.revision}`,
     environment: spec.environment,
-    traceparent: traces.begin(claimId, planned.traceparent, { 'millrace.execution': executionId, 'millrace.attempt': attempt }),
+    traceparent: traces.begin(claimId, row.traceparent, { 'millrace.execution': executionId, 'millrace.attempt': attempt }),
   });
 }

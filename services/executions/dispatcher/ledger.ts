@@ -19,6 +19,7 @@ export interface Claim {
   line_count: number;
 }
 export interface Ledger {
+  held(): number;
   expect(claimId: Buffer): void;
   forget(claimId: Buffer): boolean; // whether it was expected
   send(claimIds: readonly Buffer[]): void;
@@ -103,6 +104,7 @@ export function openLedger(
   }
 
   return {
+    held: () => mine.size,
     expect: (claimId) => void mine.set(hex(claimId), 'EXPECTED'),
     forget: (claimId) => mine.delete(hex(claimId)),
     send(claimIds) {

@@ -76,7 +76,7 @@ export const module: Module = {
       left(leaves, lanes);
     }
 
-    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, written });
+    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, held: () => held(), written });
     const servers = openServers({
       me,
       pool: pools.keepers,
@@ -101,11 +101,13 @@ export const module: Module = {
     });
     const mayAct = () => lease.isValid();
     const open = () => (mayAct() ? servers.sessions().filter((session) => session.isOpen()) : []);
+    const held = () => open().reduce((sum, session) => sum + session.held(), 0);
     const claimer = openClaimer({ pool: pools.claim, log, me, quantum, specs, sessions: open, ring: ringAll });
     const turns = openTurns({
       bus,
       log,
       credits: () => open().reduce((sum, session) => sum + Math.max(0, session.credits()), 0),
+      held,
       claim: claimer.claim,
     });
     const timers = openTimers({

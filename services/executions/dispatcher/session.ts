@@ -20,6 +20,7 @@ export interface Session {
   server: Owned;
   isOpen(): boolean; // the server has given a sign of life just now
   credits(): number;
+  held(): number; // claims that are not known to be over
   expect(claimId: Buffer): void; // a claim is about to be committed; takes a credit
   forget(claimId: Buffer): void; // it was not
   start(jobs: readonly Job[]): void; // those that were expected
@@ -128,6 +129,7 @@ export function openSession(deps: Deps, server: Owned): Session {
     server,
     isOpen: () => control !== undefined && performance.now() - heard < SILENCE_MS,
     credits: () => (control ? credit : 0),
+    held: ledger.held,
     expect(claimId) {
       ledger.expect(claimId);
       credit -= 1;

@@ -29,7 +29,7 @@ describe('turns', function () {
   });
 
   function take(claim: (lanes: readonly number[]) => Promise<void>, credits: () => number = () => 32): Turns {
-    const turns = openTurns({ bus, log, credits, claim });
+    const turns = openTurns({ bus, log, credits, held: () => 0, claim });
     open.push(turns);
     return turns;
   }

@@ -5,7 +5,9 @@ import { createInbox } from '@nats-io/transport-node';
 import type { Bus } from '#platform/bus.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
-import { pause } from '#platform/pause.ts';
+import { openPace } from '#platform/pace.ts';
+import { pause, sleeper } from '#platform/pause.ts';
+import * as notices from '../engine/notices.ts';
 import { CONSUMER, laneOfTicket, workStream } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
 
@@ -13,6 +15,7 @@ interface Deps {
   bus: Bus;
   log: Logger;
   credits(): number;
+  held(): number; // claims that servers have
   claim(lanes: readonly number[]): Promise<void>;
 }
 export interface Turns {
@@ -24,17 +27,23 @@ const MOST = 32; // tickets in one claim
 const EXPIRES_MS = 5000;
 const HELD_MS = 100; // how long a ticket waits here for a credit before others may have it
 const ACK_MS = 1000;
-const GATHER_MS = 6; // a claim costs less when it starts a few
+const GATHER_MS = 25;
+const PACE_MS = 50;
+const BUSY = 4; // credits that came in that time
 const AGAIN_MS = 200;
 const ACK = '+ACK';
 const NAK = '-NAK';
 
-export function openTurns({ bus, log, credits, claim }: Deps): Turns {
+export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
   const stopped = new AbortController();
   const tickets: { message: Msg; since: number }[] = [];
   let asked = 0; // tickets that the broker may still send
   let askedUntil = 0;
   let wake: () => void = () => undefined;
+  const noticed = new Set<number>(); // lanes with work that came just now
+  const pace = openPace(PACE_MS); // of credits
+  let last = 0; // credits when last counted
+  let slots = 0; // when the last claim took every credit: those that come now come one by one
 
   function receive(message: Msg): void {
     const status = message.headers?.code ?? 0;
@@ -69,13 +78,35 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
     }
   }
 
+  function count(): void {
+    const now = credits();
+    if (now > last) pace.add(now - last);
+    last = now;
+  }
+
+  // A claim costs less when it starts a few: while every slot was taken and they come free fast, it waits until half of them are.
+  async function gather(): Promise<void> {
+    const until = performance.now() + GATHER_MS;
+    for (let left = GATHER_MS; left > 0 && pace.recent() >= BUSY && credits() * 2 < slots; left = until - performance.now()) {
+      const woken = sleeper();
+      wake = woken.wake;
+      await woken.sleep(left);
+    }
+  }
+
+  async function take(lanes: readonly number[]): Promise<void> {
+    await claim(lanes);
+    last = credits();
+    slots = last <= 0 ? held() : 0;
+  }
+
   async function turn(connection: NatsConnection): Promise<void> {
     const taken = tickets.splice(0, Math.min(MOST, credits())); // the others keep their place
     const confirmed = await Promise.all(taken.map(({ message }) => ack(connection, message)));
     failpoint('claim.after_ack');
     const lanes = confirmed.filter((lane) => lane !== undefined);
     metrics.tickets.inc({ outcome: 'taken' }, lanes.length);
-    if (lanes.length > 0) await claim([...new Set(lanes)]);
+    if (lanes.length > 0) await take([...new Set(lanes)]);
   }
 
   // The lane, once the broker has confirmed that the ticket is gone. A ticket whose ack is not confirmed comes again by itself.
@@ -93,15 +124,19 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
     const subscription: Subscription = connection.subscribe(inbox, {
       callback: (error, message) => (error ? undefined : receive(message)),
     });
-    let isFull = false; // the last claim took every credit: those that come now come one by one
     while (!stopped.signal.aborted) {
       const woken = sleeper();
       wake = woken.wake;
       try {
         if (tickets.length > 0 && credits() > 0) {
-          if (isFull) await pause(GATHER_MS);
+          await gather();
           await turn(connection);
-          isFull = credits() <= 0;
+          continue;
+        }
+        const lanes = [...noticed];
+        noticed.clear();
+        if (lanes.length > 0 && slots === 0 && credits() > 0) {
+          await take(lanes);
           continue;
         }
         giveBack(false);
@@ -119,14 +154,27 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
   const running = run().catch((error) => {
     if (!stopped.signal.aborted) log.error({ error }, 'tickets cannot be taken');
   });
-  const unfollow = bus.onReconnect(() => {
-    asked = 0; // what was asked of the broker that went away
-    wake();
-  });
+  const unfollow = [
+    bus.onReconnect(() => {
+      asked = 0; // what was asked of the broker that went away
+      wake();
+    }),
+    bus.onNotice(
+      notices.work,
+      (data) => {
+        for (const lane of lanesOf(data)) noticed.add(lane);
+        wake();
+      },
+      CONSUMER,
+    ),
+  ];
   return {
-    capacity: () => wake(),
+    capacity() {
+      count();
+      wake();
+    },
     async stop() {
-      unfollow();
+      for (const stop of unfollow) stop();
       stopped.abort();
       wake();
       await Promise.race([running, pause(ACK_MS)]);
@@ -134,23 +182,4 @@ export function openTurns({ bus, log, credits, claim }: Deps): Turns {
   };
 }
 
-// A sleep that can be ended early, even before it began.
-function sleeper(): { wake(): void; sleep(ms: number): Promise<void> } {
-  let isAwake = false;
-  let end: (() => void) | undefined;
-  return {
-    wake() {
-      isAwake = true;
-      end?.();
-    },
-    sleep: (ms) =>
-      new Promise((resolve) => {
-        if (isAwake) return resolve();
-        const timer = setTimeout(resolve, ms);
-        end = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      }),
-  };
-}
+const lanesOf = (data: Uint8Array): number[] => `${Buffer.from(data)}`.split(',').map(Number).filter(Number.isSafeInteger);

@@ -2,10 +2,12 @@
 // Tickets are disposable: a sweep rings every lane with work once a second.
 import { AckPolicy, DiscardPolicy, type JetStreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
 import type { Bus } from '#platform/bus.ts';
+import * as notices from './notices.ts';
 
 export const SELECTOR = 'any';
 export const CONSUMER = 'any';
 const ACK_WAIT_NS = 2e9;
+const FEW = 8;
 const MAX_ACK_PENDING = 20_000;
 
 export const workStream = (prefix: string): string => `${prefix}_WORK`;
@@ -22,6 +24,12 @@ export function ring(bus: Pick<Bus, 'prefix' | 'state' | 'connection'>, lanes: I
       for (const lane of names) connection.publish(`${lanesOf(bus.prefix)}${lane}`);
     })
     .catch(() => undefined); // the sweep rings again
+}
+
+// The same for work that came just now: a dispatcher that is idle starts it without waiting for the ticket, which under load alone decides.
+export function hurry(bus: Pick<Bus, 'prefix' | 'state' | 'connection' | 'notify'>, lanes: ReadonlySet<number>): void {
+  if (lanes.size > 0 && lanes.size <= FEW) bus.notify(notices.work, [...lanes].join());
+  ring(bus, lanes);
 }
 
 export const laneOfTicket = (prefix: string, subject: string): number => Number(subject.slice(lanesOf(prefix).length));

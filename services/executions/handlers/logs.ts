@@ -43,27 +43,31 @@ export const handlers = (deps: Deps): Streams => {
     );
 
   // The last frame of a stream that has begun. A caller that has gone needs none.
-  async function* ending(workspace: string, id: string, signal: AbortSignal, error?: unknown) {
+  async function* ending(workspace: string, id: string, signal: AbortSignal, error?: unknown, known?: Execution_State) {
     if (signal.aborted && !(signal.reason instanceof Fault)) return;
     const why = error ?? (signal.aborted ? signal.reason : undefined); // the server stops
     const { code, message } = why === undefined ? { code: 0, message: '' } : faultOf(why);
     if (error && !(error instanceof Fault)) deps.log.warn({ error, id }, 'a stream broke off');
-    yield { end: { code, message, state: await stateNow(workspace, id) } };
+    yield { end: { code, message, state: known ?? (await stateNow(workspace, id)) } };
   }
 
   async function* changes(workspace: string, id: string, signal: AbortSignal): AsyncGenerator<WatchExecutionResponse> {
     const pulse = openPulse(bus, [notices.changed(id)]);
     try {
+      let last: Execution_State | undefined;
       for (let told = ''; !signal.aborted; ) {
         const seen = pulse.count();
         const execution = { ...(await reads.get(workspace, id)), input: undefined };
         const text = JSON.stringify(execution);
         if (text !== told) yield { execution };
         told = text;
-        if (execution.endTime) break;
+        if (execution.endTime) {
+          last = execution.state;
+          break;
+        }
         await pulse.wait(seen, signal, keepAliveMs);
       }
-      yield* ending(workspace, id, signal);
+      yield* ending(workspace, id, signal, undefined, last);
     } catch (error) {
       yield* ending(workspace, id, signal, error);
     } finally {
