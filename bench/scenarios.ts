@@ -25,7 +25,7 @@ async function drain({ direct }: Bench, automationId: string): Promise<void> {
   for (;;) {
     const request = { states: open, automationId, pageSize: 1, pageToken: '', createTimeFrom: undefined, createTimeTo: undefined };
     if ((await direct.listExecutions(request)).executions.length === 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { openBatch } from './batch.ts';
+import { openPace } from './pace.ts';
 
 const sqlError = (errno: number, sqlState = '40001') => Object.assign(new Error(`errno ${errno}`), { errno, sqlState });
 
@@ -72,5 +73,20 @@ describe('a shared commit', () => {
     const outcomes = await Promise.allSettled(['aaaaaa', 'bbbbbb', 'c', 'd'].map((item) => batch.add(item)));
     expect(outcomes.map((one) => one.status)).to.deep.equal(['fulfilled', 'fulfilled', 'fulfilled', 'rejected']);
     expect(runs).to.deep.equal([1, 2]);
+  });
+});
+
+describe('a pace', () => {
+  it('counts what came of late, the older the less', () => {
+    let now = 0;
+    const pace = openPace(50, () => now);
+    for (let n = 0; n < 10; n += 1) pace.add();
+    expect(pace.recent()).to.equal(10);
+    now = 50;
+    expect(pace.recent()).to.be.closeTo(3.68, 0.01);
+    pace.add(2);
+    expect(pace.recent()).to.be.closeTo(5.68, 0.01);
+    now = 1000;
+    expect(pace.recent()).to.be.below(0.001);
   });
 });

@@ -66,7 +66,7 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
         const { js, jsm } = await bus.jetstream();
         await jsm.consumers.add(eventsStream(bus.prefix), {
           durable_name: consumer.name,
-          filter_subject: `${bus.prefix}.events.${consumer.area}.>`,
+          filter_subjects: subjectsOf(bus.prefix, consumer),
           ack_policy: AckPolicy.Explicit,
           deliver_policy: DeliverPolicy.All,
           ack_wait: ACK_WAIT_NS,
@@ -106,6 +106,10 @@ async function endWhenGone(messages: { status(): AsyncIterable<{ type: string; c
     }
   }
 }
+
+// An event's type ends with the verb that its subject ends with: the broker keeps back what is of another type.
+const subjectsOf = (prefix: string, { area, types }: Consumer): string[] =>
+  types ? types.map((type) => `${prefix}.events.${area}.*.${type.split('.').at(-1)}`) : [`${prefix}.events.${area}.>`];
 
 const isWanted = ({ types, concerns }: Consumer, event: ReceivedEvent): boolean =>
   (!types || types.includes(event.type)) && (concerns?.(event) ?? true);

@@ -22,7 +22,7 @@ const fixture: Module = {
 };
 
 const event = (n: number) => ({
-  type: 'task_created',
+  type: 'task.created',
   verb: 'created',
   subject: `tsk_${n}`,
   workspace: 'wsp_1',
@@ -43,7 +43,7 @@ describe('events', () => {
     platform.bus.consume({
       name,
       area: 'tasks',
-      types: ['task_created'],
+      types: ['task.created'],
       db: platform.db,
       handle: async (_tx, one) => void into.push(one),
     });
@@ -51,7 +51,7 @@ describe('events', () => {
   it('arrive once for each consumer after the commit, and never when it is rolled back', async () => {
     const seen: ReceivedEvent[] = [];
     const stop = collect('reader', seen);
-    await platform.db.transaction((tx) => emit(tx, event(1), { ...event(2), type: 'task_deleted' }));
+    await platform.db.transaction((tx) => emit(tx, event(1), { ...event(2), type: 'task.deleted' }));
     await platform.db.transaction((tx) => emit(tx, event(3)).then(() => Promise.reject(new Error('no')))).catch(() => undefined);
     await platform.db.raw(emitSql(platform.db, event(4)));
     platform.relay.kick();

@@ -204,7 +204,9 @@ async function openStore({ schema, modules, config, bus, log, stops }: StoreOpti
   stops.push(() => db.destroy());
   const migrations = modules.find((module) => module.name === schema)?.migrations;
   if (migrations) await upToDate(db, { name: schema, migrations }, config, log);
-  const relay = openRelay({ db, bus, area: schema, log });
+  const pool = openPool(config, schemaOf(config, schema), 1);
+  stops.push(() => pool.end());
+  const relay = openRelay({ db, pool, bus, area: schema, log });
   stops.push(() => relay.stop());
   if (migrations) stops.push(every(SWEEP_MS, () => sweepKeys(db), log));
   return { db, relay };

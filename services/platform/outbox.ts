@@ -3,14 +3,14 @@
 import { headers, type MsgHdrs } from '@nats-io/transport-node';
 import { context, propagation } from '@opentelemetry/api';
 import { type Bus, eventsStream } from './bus.ts';
-import type { Db, Tx } from './db.ts';
+import type { Db, Pool, ResultSetHeader, RowDataPacket, Tx } from './db.ts';
 import { fromBytes, newBytes } from './id.ts';
 import type { Logger } from './log.ts';
 import { counter, gauge } from './metrics.ts';
 import { pause } from './pause.ts';
 
 export interface Event {
-  type: string; // CloudEvents type, such as task_created
+  type: string; // CloudEvents type, such as task.created
   verb: string; // past participle for the NATS subject, such as created
   subject: string; // the aggregate's id
   workspace: string;
@@ -25,9 +25,19 @@ export interface Relay {
 
 const PAGE = 200;
 const IDLE_MS = 1000;
-const GATHER_MS = 15; // events that come together are published together
+const GATHER_MS = 5; // events that come together are published together
+const BUSY_GATHER_MS = 50; // while they come all the time
 const published = counter('millrace_outbox_published_total', 'Events published', ['module']);
 const age = gauge('millrace_outbox_age_seconds', 'Age of the oldest event that is not published', ['module']);
+
+interface Row extends RowDataPacket {
+  id: Buffer;
+  subject: string;
+  verb: string;
+  data: Buffer;
+  create_time: Date;
+}
+const TAKE = `BEGIN; SELECT *, TIMESTAMPDIFF(MICROSECOND, create_time, NOW(6)) / 1e6 AS age FROM outbox ORDER BY id LIMIT ${PAGE} FOR UPDATE SKIP LOCKED`;
 
 const relays = new Map<string, () => void>(); // by schema
 
@@ -66,7 +76,7 @@ export const emitSql = (db: Db, ...events: Event[]): string =>
 
 const schemaName = (db: Db | Tx): string => (db.client.config.connection as { database: string }).database;
 
-export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: string; log: Logger }): Relay {
+export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bus: Bus; area: string; log: Logger }): Relay {
   const stopped = new AbortController();
   let wake = new AbortController();
   const kick = () => wake.abort();
@@ -75,15 +85,10 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
   // One page: locked, published, acknowledged, deleted. Other relays skip what is locked here.
   async function page(): Promise<number> {
     const { js } = await bus.jetstream();
-    return db.transaction(async (tx) => {
-      const rows = await tx('outbox')
-        .select('*', tx.raw('TIMESTAMPDIFF(MICROSECOND, create_time, NOW(6)) / 1e6 AS age'))
-        .orderBy('id')
-        .limit(PAGE)
-        .forUpdate()
-        .skipLocked();
-      age.set({ module: area }, rows.length > 0 ? Number(rows[0].age) : 0);
-      if (rows.length === 0) return 0;
+    const connection = await pool.getConnection();
+    try {
+      const [[, rows]] = (await connection.query(TAKE)) as unknown as [[ResultSetHeader, Row[]]];
+      age.set({ module: area }, Number(rows[0]?.age ?? 0));
       await Promise.all(
         rows.map((row) =>
           js.publish(`${bus.prefix}.events.${area}.${row.subject}.${row.verb}`, row.data, {
@@ -94,15 +99,15 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
           }),
         ),
       );
-      await tx('outbox')
-        .whereIn(
-          'id',
-          rows.map((row) => row.id),
-        )
-        .delete(); // prettier-ignore
+      await connection.query([...rows.map(({ id }) => connection.format('DELETE FROM outbox WHERE id = ?', [id])), 'COMMIT'].join(';'));
       published.inc({ module: area }, rows.length);
       return rows.length;
-    });
+    } catch (error) {
+      connection.destroy(); // and with it the transaction
+      throw error;
+    } finally {
+      connection.release();
+    }
   }
 
   async function run(): Promise<void> {
@@ -111,8 +116,10 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
       wake = new AbortController();
       try {
         if ((await page()) === PAGE) continue;
+        const since = performance.now();
         await pause(IDLE_MS, wake.signal);
-        await pause(GATHER_MS, stopped.signal);
+        const isBusy = performance.now() - since < BUSY_GATHER_MS;
+        await pause(isBusy ? BUSY_GATHER_MS : GATHER_MS, stopped.signal);
       } catch (error) {
         if (stopped.signal.aborted) return;
         log.warn({ error }, 'events wait: they cannot be published now');
@@ -134,7 +141,7 @@ export function openRelay({ db, bus, area, log }: { db: Db; bus: Bus; area: stri
 }
 
 // CloudEvents 1.0, NATS protocol binding, binary mode.
-function headersOf(row: Record<string, unknown> & { id: Buffer; create_time: Date }, area: string): MsgHdrs {
+function headersOf(row: Row, area: string): MsgHdrs {
   const all = headers();
   const set = (name: string, value: unknown) => all.set(name, String(value));
   set('ce-specversion', '1.0');

@@ -27,7 +27,7 @@ export const deleted = (task: Task, actor: Actor): Event => ({ ...event('deleted
 
 function event(verb: Verb, task: Task, { user, workspace }: Actor): Event {
   const data = TaskEvent.encode({ task: summaryOf(task), workspaceId: workspace, actorId: user }).finish();
-  return { type: `task_${verb}`, verb, subject: task.id, workspace, version: task.version, schema: 'millrace.tasks.v1.TaskEvent', data };
+  return { type: `task.${verb}`, verb, subject: task.id, workspace, version: task.version, schema: 'millrace.tasks.v1.TaskEvent', data };
 }
 
 function verbOf(before: Task, after: Task): Verb {

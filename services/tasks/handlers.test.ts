@@ -207,19 +207,19 @@ describe('TaskService', () => {
     await refusal(service.startTask({ id }));
     await service.deleteTask({ id });
     const mine = () => published.filter(({ event }) => event.task?.id === id);
-    await until('the deletion to be published', () => mine().find(({ type }) => type === 'task_deleted'));
+    await until('the deletion to be published', () => mine().find(({ type }) => type === 'task.deleted'));
     expect(mine().map(({ type, version }) => `${type} ${version}`)).to.have.members([
-      'task_created 1',
-      'task_updated 2',
-      'task_assigned 3',
-      'task_started 4',
-      'task_completed 5',
-      'task_reopened 6',
-      'task_commented 6',
-      'task_cancelled 7',
-      'task_deleted 8',
+      'task.created 1',
+      'task.updated 2',
+      'task.assigned 3',
+      'task.started 4',
+      'task.completed 5',
+      'task.reopened 6',
+      'task.commented 6',
+      'task.cancelled 7',
+      'task.deleted 8',
     ]);
-    const completed = mine().find(({ type }) => type === 'task_completed');
+    const completed = mine().find(({ type }) => type === 'task.completed');
     expect(completed?.subject).to.equal(`${world.config.natsPrefix}.events.tasks.${id}.completed`);
     expect(completed?.event).to.deep.include({ workspaceId: person.workspace, actorId: person.user });
     expect(completed?.event.task).to.include({ title: 'Buy bread', state: Task_State.COMPLETED, version: 5, input: undefined });

@@ -4,7 +4,8 @@ import { type Bus, openBus } from '#platform/bus.ts';
 import { readSettings, setting, text } from '#platform/config.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
-import { ensureWork, ring, workStream } from '../engine/tickets.ts';
+import * as notices from '../engine/notices.ts';
+import { ensureWork, hurry, ring, workStream } from '../engine/tickets.ts';
 import { openTurns, type Turns } from './turns.ts';
 
 const { natsUrl } = readSettings({
@@ -29,7 +30,7 @@ describe('turns', function () {
   });
 
   function take(claim: (lanes: readonly number[]) => Promise<void>, credits: () => number = () => 32): Turns {
-    const turns = openTurns({ bus, log, credits, held: () => 0, claim });
+    const turns = openTurns({ bus, log, credits, held: () => 1, claim });
     open.push(turns);
     return turns;
   }
@@ -88,6 +89,29 @@ describe('turns', function () {
     turns.capacity();
     await until('a turn', () => mine.length === 1);
     expect(mine).to.deep.equal([4]);
+  });
+
+  it('claims at a notice when it is idle, and leaves it to the tickets when every credit is used', async () => {
+    let credits = 1;
+    const claims: (readonly number[])[] = [];
+    take(
+      async (lanes) => {
+        claims.push(lanes);
+        credits = 0;
+      },
+      () => credits,
+    );
+    await flushed();
+    bus.notify(notices.work, '7');
+    await until('a claim without a ticket', () => claims.length === 1);
+    bus.notify(notices.work, '8');
+    await flushed();
+    credits = 1;
+    bus.notify(notices.work, '9');
+    await flushed();
+    hurry(bus, new Set([10]));
+    await until('the claim by ticket', () => claims.length === 2);
+    expect(claims).to.deep.equal([[7], [10]]);
   });
 
   it('goes on when the broker has forgotten stream and consumer', async () => {
