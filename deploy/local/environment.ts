@@ -39,9 +39,12 @@ export interface Wiring {
   publicUrl: string;
 }
 
-export const PROCESSES = { api: ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks'], dispatcher: ['dispatcher'] };
+export const PROCESSES = {
+  api: ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks'],
+  dispatcher: ['dispatcher'],
+};
 const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
-export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks'];
+export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks'];
 
 // What any program may need from the caller: where things are, its language, whom to trust.
 const PASSED = [

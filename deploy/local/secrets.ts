@@ -3,7 +3,17 @@ import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-export const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'webhooks', 'dispatcher', 'runner'] as const;
+export const SERVICES = [
+  'health',
+  'identity',
+  'tasks',
+  'automations',
+  'executions',
+  'schedules',
+  'webhooks',
+  'dispatcher',
+  'runner',
+] as const;
 export const ADMIN_EMAIL = 'admin@millrace.local';
 
 export interface Secrets {

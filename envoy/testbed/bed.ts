@@ -47,7 +47,10 @@ export async function startBed(
   const issuer = await startIssuer();
   prepare(issuer);
   const areas = Object.fromEntries(
-    ['HEALTH', 'IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'WEBHOOKS', 'RUNNER'].map((area) => [`MILLRACE_${area}_URL`, backend.address]),
+    ['HEALTH', 'IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'SCHEDULES', 'WEBHOOKS', 'RUNNER'].map((area) => [
+      `MILLRACE_${area}_URL`,
+      backend.address,
+    ]),
   );
   const settings = readEdgeSettings({
     MILLRACE_EDGE_ADDRESS: '127.0.0.1:0',

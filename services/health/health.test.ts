@@ -7,7 +7,10 @@ describe('health', () => {
   before(async () => {
     const nowhere = '127.0.0.1:1';
     const env = Object.fromEntries(
-      ['IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'WEBHOOKS', 'RUNNER'].map((area) => [`MILLRACE_${area}_URL`, nowhere]),
+      ['IDENTITY', 'TASKS', 'AUTOMATIONS', 'EXECUTIONS', 'SCHEDULES', 'WEBHOOKS', 'RUNNER'].map((area) => [
+        `MILLRACE_${area}_URL`,
+        nowhere,
+      ]),
     );
     world = await startWorld({ targets: ['health'], env });
   });
@@ -16,7 +19,15 @@ describe('health', () => {
   it('names every area that does not answer, and answers anyone', async () => {
     const answer = await world.as('', HealthServiceService).getHealth({});
     expect(answer.status).to.equal(Status.NOT_SERVING);
-    expect(Object.keys(answer.areas)).to.have.members(['identity', 'tasks', 'automations', 'executions', 'webhooks', 'runner']);
+    expect(Object.keys(answer.areas)).to.have.members([
+      'identity',
+      'tasks',
+      'automations',
+      'executions',
+      'schedules',
+      'webhooks',
+      'runner',
+    ]);
     expect(answer.areas.tasks).to.equal(Status.NOT_SERVING);
   });
 });

@@ -12,6 +12,7 @@ const AREAS = {
   tasks: 'millrace.tasks.v1.TaskService',
   automations: 'millrace.automations.v1.AutomationService',
   executions: 'millrace.executions.v1.ExecutionService',
+  schedules: 'millrace.schedules.v1.ScheduleService',
   webhooks: 'millrace.webhooks.v1.HookService',
   runner: '',
 } as const;

@@ -85,6 +85,7 @@ export const areaSettings = {
   tasks: areaUrl('tasks'),
   automations: areaUrl('automations'),
   executions: areaUrl('executions'),
+  schedules: areaUrl('schedules'),
   webhooks: areaUrl('webhooks'),
   runner: areaUrl('runner'),
 } satisfies Settings;

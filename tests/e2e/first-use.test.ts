@@ -19,7 +19,15 @@ describe('a newcomer with curl', () => {
     expect(status).to.equal(200);
     expect(body).to.deep.equal({
       status: 'SERVING',
-      areas: { identity: 'SERVING', tasks: 'SERVING', automations: 'SERVING', executions: 'SERVING', webhooks: 'SERVING', runner: 'SERVING' },
+      areas: {
+        identity: 'SERVING',
+        tasks: 'SERVING',
+        automations: 'SERVING',
+        executions: 'SERVING',
+        schedules: 'SERVING',
+        webhooks: 'SERVING',
+        runner: 'SERVING',
+      },
     });
   });
 

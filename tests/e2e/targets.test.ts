@@ -8,7 +8,7 @@ describe('the same system in other processes', function () {
     'identity and tasks in one, the rest in others': {
       first: ['identity', 'tasks'],
       second: ['health', 'automations'],
-      third: ['executions', 'webhooks'],
+      third: ['executions', 'schedules', 'webhooks'],
       fourth: ['dispatcher'],
     },
     'all in one': { single: ['all'] },
