@@ -10,7 +10,8 @@ import * as notices from './engine/notices.ts';
 import { ring } from './engine/tickets.ts';
 import * as store from './store.ts';
 
-export type Cancel = (workspace: Buffer, id: Buffer, reason: string) => Promise<void>;
+// `graceMs`: how long it may take to stop before it is killed; undefined means as long as servers give.
+export type Cancel = (workspace: Buffer, id: Buffer, reason: string, graceMs?: number) => Promise<void>;
 
 interface Deps {
   db: Db;
@@ -35,9 +36,9 @@ export const openCancel = ({ db, bus, relay }: Deps): Cancel => {
     if (server) bus.notify(notices.cancel(fromBytes('server', server)));
     if (server || lanes) bus.notify(notices.changed(fromBytes('execution', id)));
   };
-  return async (workspace, id, reason) => {
+  return async (workspace, id, reason, graceMs) => {
     for (let look = 0; look < LOOKS; look += 1) {
-      const done = await db.transaction((tx) => cancelOnce(tx, db, workspace, id, reason)).catch(unlessRepeatable);
+      const done = await db.transaction((tx) => cancelOnce(tx, db, workspace, id, reason, graceMs)).catch(unlessRepeatable);
       if (done) return told(id, done);
     }
     throw aborted(`execution ${fromBytes('execution', id)} moves on too fast to be cancelled: try again`);
@@ -45,15 +46,23 @@ export const openCancel = ({ db, bus, relay }: Deps): Cancel => {
 };
 
 // Undefined: it moved while it was looked for.
-async function cancelOnce(tx: Tx, db: Db, workspace: Buffer, id: Buffer, reason: string): Promise<Done | undefined> {
+async function cancelOnce(
+  tx: Tx,
+  db: Db,
+  workspace: Buffer,
+  id: Buffer,
+  reason: string,
+  graceMs: number | undefined,
+): Promise<Done | undefined> {
   const connection = { query: (sql: string) => tx.raw(sql) };
   const found = await store.standing(tx, workspace, id);
   const name = fromBytes('execution', id);
   if (!found) throw notFound('execution', name);
-  if (found.state === 'CANCELLED' || found.running_state === 'CANCELLING') return {};
+  if (found.state === 'CANCELLED' || (found.running_state === 'CANCELLING' && graceMs === undefined)) return {};
   if (isFinal(found.state)) throw faults.failedPrecondition('EXECUTION_ENDED', `execution ${name} has already ended`, { id: name });
-  const server = await askToStop(connection, id, reason);
+  const server = await askToStop(connection, id, reason, graceMs);
   if (server) return { server };
+  if (found.running_state === 'CANCELLING') return {}; // it ends as soon anyway
   const { ended, lanes } = await endWaiting(connection, db, [{ execution: id, to: 'CANCELLED', reason }]);
   return ended.size > 0 ? { lanes } : undefined;
 }

@@ -31,22 +31,24 @@ export interface Draft {
 }
 
 export function draftOf(asked: Execution): Draft {
-  const inputJson = asked.input === undefined ? null : JSON.stringify(asked.input);
-  const inputBytes = Buffer.byteLength(inputJson ?? '');
-  if (inputBytes > MAX_INPUT_BYTES) throw invalid('execution.input', 'is larger than 1 MiB as JSON');
   return {
     automation: toBytes('automation', asked.automationId, 'execution.automation_id'),
     automationId: asked.automationId,
     revision: asked.revision,
-    input: asked.input,
-    inputJson,
-    inputBytes,
+    ...inputOf(asked.input),
     labels: asked.labels,
     priority: asked.priority ?? DEFAULT_PRIORITY,
     scheduleTime: asked.scheduleTime ?? null,
     retryOf: null,
     limitKey: null,
   };
+}
+
+export function inputOf(input: Record<string, unknown> | undefined): Pick<Draft, 'input' | 'inputJson' | 'inputBytes'> {
+  const inputJson = input === undefined ? null : JSON.stringify(input);
+  const inputBytes = Buffer.byteLength(inputJson ?? '');
+  if (inputBytes > MAX_INPUT_BYTES) throw invalid('execution.input', 'is larger than 1 MiB as JSON');
+  return { input, inputJson, inputBytes };
 }
 
 // The same again, with the same revision.
@@ -132,10 +134,7 @@ export function messageOf(row: Row, waitingReason: string): Execution {
     endTime: row.end_time ?? undefined,
     creatorId: fromBytes('user', row.creator),
     retryOf: row.retry_of ? fromBytes('execution', row.retry_of) : undefined,
-    progress:
-      row.running_state && row.progress_fraction !== null
-        ? { fraction: row.progress_fraction, message: row.progress_message ?? '' }
-        : undefined,
+    progress: row.progress_fraction === null ? undefined : { fraction: row.progress_fraction, message: row.progress_message ?? '' },
     waitingReason: state === 'QUEUED' ? waitingReason : '',
     version: row.version,
   };

@@ -80,4 +80,17 @@ def main(n: int):
     expect((await lab.ended(id)).state).to.equal(State.CANCELLED);
     expect((await client().listAttempts({ id })).attempts.map(({ state }) => state)).to.deep.equal([6]);
   });
+
+  it('are killed when the grace is over, though the script minds nothing, and their server has room again', async () => {
+    const source =
+      'import time, signal\ndef main():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    print("begun")\n    while True:\n        time.sleep(1)\n';
+    const id = await lab.start(await lab.publish({ source }));
+    await until('the script', async () => (await lab.get(id)).startTime);
+    await client().cancelExecution({ id, reason: 'enough', grace: { seconds: 0, nanos: 0 } });
+    expect((await lab.ended(id, 5000)).state).to.equal(State.CANCELLED);
+    expect((await client().listAttempts({ id })).attempts.map(({ state }) => state)).to.deep.equal([6]);
+    const quick = await lab.publish({ source: 'def main(n: int):\n    return n\n' });
+    const ids = await Promise.all(Array.from({ length: 9 }, (_, n) => lab.start(quick, { input: { n } })));
+    for (const one of ids) expect((await lab.ended(one)).state).to.equal(State.SUCCEEDED);
+  });
 });

@@ -10,7 +10,12 @@ import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import * as notices from './engine/notices.ts';
+<<<<<<< services/executions/module.ts
+import { openSpecs } from './engine/specs.ts';
+import { ring } from './engine/tickets.ts';
+=======
 import { hurry } from './engine/tickets.ts';
+>>>>>>> /tmp/lab/x/mine.f
 import { fleetOf } from './execution-system.ts';
 import { openExplain } from './explain.ts';
 import { openFleet } from './fleet.ts';
@@ -19,6 +24,7 @@ import * as executions from './handlers/executions.ts';
 import * as logs from './handlers/logs.ts';
 import * as projection from './handlers/projection.ts';
 import * as servers from './handlers/servers.ts';
+import { openHold } from './hold.ts';
 import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
 import { openReads } from './reads.ts';
@@ -61,7 +67,14 @@ export const module: Module = {
       ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
       ...logs.handlers({ bus, log, reads, tails, keepAliveMs }),
     });
-    serve(ControlServiceService, control.handlers({ explain: openExplain({ pool, reads, fleet: () => fleetOf(pool) }) }));
+    serve(
+      ControlServiceService,
+      control.handlers({
+        reads,
+        explain: openExplain({ pool, reads, fleet: () => fleetOf(pool) }),
+        hold: openHold({ db, bus, specs: openSpecs(pool) }),
+      }),
+    );
     serve(ProjectionServiceService, projection.handlers({ db }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
     const stops = [

@@ -19,7 +19,8 @@ const BODY = 'e.input, e.output, EXISTS (SELECT 1 FROM results x WHERE x.executi
 const NO_BODY = 'NULL AS input, NULL AS output, 0 AS has_results';
 const columns = (body: string): string => `e.id, e.workspace, e.automation, e.revision, e.state, e.version, e.creator, e.retry_of, e.labels,
   e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, ${body},
-  r.state AS running_state, r.progress_fraction, r.progress_message, t.kind AS timer, t.due_time,
+  r.state AS running_state, IF(r.execution IS NULL, e.progress_fraction, r.progress_fraction) AS progress_fraction,
+  IF(r.execution IS NULL, e.progress_message, r.progress_message) AS progress_message, t.kind AS timer, t.due_time,
   IF(e.end_time IS NULL, CASE
     WHEN e.limit_key IS NOT NULL AND EXISTS (SELECT 1 FROM waiting w WHERE w.execution = e.id) THEN 'CONCURRENCY_LIMIT'
     WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked`;
@@ -104,11 +105,14 @@ function lowestId(time: number): Buffer {
   return id;
 }
 
+const STANDING = ['state', 'automation', 'revision', 'create_time', 'schedule_time', 'running_state', 'timer'] as const;
+
 // Where one stands now, in the caller's transaction.
-export const standing = (tx: Tx, workspace: Buffer, id: Buffer): Promise<Pick<Row, 'state' | 'running_state'> | undefined> =>
+export const standing = (tx: Tx, workspace: Buffer, id: Buffer): Promise<Pick<Row, (typeof STANDING)[number]> | undefined> =>
   tx('executions as e')
     .leftJoin('running as r', 'r.execution', 'e.id')
-    .select('e.state', 'r.state as running_state')
+    .leftJoin('timers as t', 't.execution', 'e.id')
+    .select('e.state', 'e.automation', 'e.revision', 'e.create_time', 'e.schedule_time', 'r.state as running_state', 't.kind as timer')
     .where({ 'e.workspace': workspace, 'e.id': id })
     .first();
 

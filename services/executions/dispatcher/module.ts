@@ -3,7 +3,7 @@ import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts'
 import type { Pool } from '#platform/db.ts';
 import { fromBytes, newBytes } from '#platform/id.ts';
 import type { Module } from '#platform/module.ts';
-import { every, pause } from '#platform/pause.ts';
+import { every, pause, repeat } from '#platform/pause.ts';
 import type { Leave } from '../engine/finish.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
@@ -143,10 +143,12 @@ export const module: Module = {
       await sweep({ pool: pools.keepers, bus });
     }
 
+    const keeper = repeat(SWEEP_MS, () => unlessAway(keep()), log);
     const unfollow = [
       bus.onNotice(notices.servers, () => lease.wake()),
       bus.onNotice(notices.timers, () => timers.wake()),
       bus.onNotice(notices.cancel('*'), (_, subject) => {
+        keeper.wake(); // a cancel whose grace is short may be over
         const id = subject.slice(notices.cancel('').length);
         const session = servers.sessions().find(({ server }) => fromBytes('server', server.id) === id);
         session?.look().catch((error) => log.warn({ error }, 'a cancel waits for the next look'));
@@ -154,7 +156,6 @@ export const module: Module = {
     ];
     const stops = [
       every(SWEEP_MS, () => unlessAway(ringAllWithWork()), log),
-      every(SWEEP_MS, () => unlessAway(keep()), log),
       every(LOOK_MS, () => unlessAway(servers.look()), log),
       every(MEASURE_MS, () => unlessAway(measure({ pool: pools.keepers })), log),
       every(FORGET_MS, () => unlessAway(forget(pools.keepers)), log),
@@ -170,7 +171,7 @@ export const module: Module = {
       await Promise.race([intake.idle(), pause(STOP_MS)]);
       intake.stop();
       await servers.stop().catch((error) => log.warn({ error }, 'the servers wait for the lease to end'));
-      await Promise.all([timers.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
+      await Promise.all([timers.stop(), keeper.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
     };
   },
 };

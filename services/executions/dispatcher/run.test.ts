@@ -101,7 +101,9 @@ def main():
     const id = await lab.start(await lab.publish({ source }));
     const seen = await until('the progress', async () => (await lab.get(id)).progress);
     expect(seen).to.deep.equal({ fraction: 0.25, message: 'a quarter' });
-    expect(stateOf(await lab.ended(id))).to.equal('SUCCEEDED');
+    const done = await lab.ended(id);
+    expect(stateOf(done)).to.equal('SUCCEEDED');
+    expect(done.progress).to.deep.equal({ fraction: 0.25, message: 'a quarter' });
   });
 
   it('runs two hundred on two servers, each once', async () => {

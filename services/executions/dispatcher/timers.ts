@@ -3,12 +3,12 @@ import type { Db, Pool, PoolConnection } from '#platform/db.ts';
 import type { Logger } from '#platform/log.ts';
 import { repeat } from '#platform/pause.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
+import { type Entrant, enter } from '../engine/enter.ts';
 import { type Ending, endWaiting, type Left } from '../engine/leave.ts';
 import { expired } from '../engine/machine.ts';
-import { lockLimits, READY, readyOf } from '../engine/slots.ts';
+import { lockLimits } from '../engine/slots.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
-import { format, hex, insert, rows } from '../engine/sql.ts';
-import { nextTag } from '../engine/tags.ts';
+import { format, hex, rows } from '../engine/sql.ts';
 import * as metrics from './metrics.ts';
 import { transaction, unlessAway } from './transaction.ts';
 
@@ -24,16 +24,9 @@ export interface Timers {
   wake(): void; // something is due soon
   stop(): Promise<void>;
 }
-interface Timer {
+interface Timer extends Entrant {
   due_time: string;
   kind: string;
-  execution: Buffer;
-  lane: number;
-  priority: number;
-  limit_key: string | null;
-  attempt: number;
-  losses: number;
-  expire_time: Date;
   late: number; // microseconds
 }
 
@@ -83,39 +76,17 @@ async function due({ pool, due: told }: Deps): Promise<number> {
 
 // Lock order: limits, timers; the slots are taken as accepting does.
 async function start(connection: PoolConnection, keys: readonly string[]): Promise<Timer[]> {
-  const limits = new Map(await lockLimits(connection, keys));
+  const limits = await lockLimits(connection, keys);
   const limited = keys.length > 0 ? format(' OR limit_key IN (?)', [keys]) : '';
   const select = `SELECT ${COLUMNS} FROM timers WHERE ${STARTS} AND due_time <= NOW(6) AND (limit_key IS NULL${limited})
     ORDER BY due_time, kind, execution LIMIT ${PAGE} FOR UPDATE SKIP LOCKED`;
   const [taken = []] = await rows<[Timer[]]>(connection, [select]);
   if (taken.length === 0) return [];
-  const used = new Map([...limits].map(([key, limit]) => [key, limit.used]));
-  const free: Timer[] = [];
-  const behind: Timer[] = [];
-  for (const one of taken) {
-    const limit = one.limit_key === null ? undefined : limits.get(one.limit_key);
-    const now = one.limit_key === null ? 0 : (used.get(one.limit_key) ?? 0);
-    if (limit && now >= limit.max) behind.push(one);
-    else free.push(one);
-    if (limit && now < limit.max) used.set(limit.limit_key, now + 1);
-  }
-  const holders = free.filter(({ limit_key }) => limit_key !== null);
-  const changed = [...limits.keys()].filter((key) => used.get(key) !== limits.get(key)?.used);
-  await rows(connection, [
-    ...insert('slots', 'limit_key, execution', holders.map(slotOf)),
-    ...changed.map((key) => format('UPDATE limits SET used = ? WHERE limit_key = ?', [used.get(key), key])),
-    ...insert('waiting', 'limit_key, seq, execution, lane, priority, attempt, losses, expire_time', behind.map(waitingOf)),
-    ...insert('ready', READY, free.map(readyOf)),
-    ...taken.map(removal),
-  ]);
+  await rows(connection, [...enter(limits, taken), ...taken.map(removal)]);
   return taken;
 }
 
 const executionOf = ({ execution }: { execution: Buffer }): Buffer => execution;
-const slotOf = ({ limit_key, execution }: Timer): unknown[] => [limit_key, execution];
-const waitingOf = (one: Timer): unknown[] => [
-  ...[one.limit_key, nextTag(), one.execution, one.lane, one.priority, one.attempt, one.losses, one.expire_time],
-];
 const removal = ({ due_time, kind, execution }: Timer): string =>
   format('DELETE FROM timers WHERE due_time = ? AND kind = ? AND execution = ?', [due_time, kind, execution]);
 

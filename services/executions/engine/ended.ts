@@ -6,13 +6,10 @@ import * as events from '../events.ts';
 import { messageOf, type Row } from '../execution.ts';
 import { format } from './sql.ts';
 
-export type Told = Omit<
-  Row,
-  'input' | 'output' | 'running_state' | 'progress_fraction' | 'progress_message' | 'timer' | 'due_time' | 'blocked'
->;
+export type Told = Omit<Row, 'input' | 'output' | 'running_state' | 'timer' | 'due_time' | 'blocked'>;
 
 const COLUMNS = `id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, limit_key, error, attempt_count,
-  schedule_time, create_time, start_time, end_time`;
+  schedule_time, create_time, start_time, end_time, progress_fraction, progress_message`;
 
 export const selectTold = (ids: readonly Buffer[]): string => format(`SELECT ${COLUMNS} FROM executions WHERE id IN (?)`, [ids]);
 
@@ -29,8 +26,6 @@ export function endedSql(db: Db, changed: readonly (Told & { output?: string | n
 const NOT_TOLD = {
   input: null,
   running_state: null,
-  progress_fraction: null,
-  progress_message: null,
   timer: null,
   due_time: null,
   blocked: null,

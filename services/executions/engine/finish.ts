@@ -24,6 +24,8 @@ export interface Running {
   claim_time: Date;
   expire_time: Date; // schedule-to-close
   line_count: number;
+  progress_fraction: number | null;
+  progress_message: string | null;
   now: Date; // the database's, when the row was locked
 }
 export interface Start {
@@ -47,6 +49,11 @@ export interface Leave {
   start?: Start | undefined; // when it becomes known only now
   endTime: Date;
   usage?: Usage | undefined;
+  progress?: Progress | undefined; // the last one, when it becomes known only now
+}
+export interface Progress {
+  fraction: number;
+  message: string;
 }
 export interface Context {
   told: Told;
@@ -57,7 +64,7 @@ export type Contexts = ReadonlyMap<string, Context>; // by the execution's id in
 const LARGE_BYTES = 16 * 1024; // a larger output stands in results
 
 export const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, expire_time,
-  line_count, NOW(6) AS now`;
+  line_count, progress_fraction, progress_message, NOW(6) AS now`;
 
 export const lockRunning = (executions: readonly Buffer[]): string =>
   format(`SELECT ${RUNNING} FROM running WHERE execution IN (?) ORDER BY execution FOR UPDATE`, [
@@ -157,7 +164,7 @@ interface After {
   output: string | null;
 }
 
-function rowAfter({ row, told, verdict, start, endTime }: Leave): After {
+function rowAfter({ row, told, verdict, start, endTime, progress }: Leave): After {
   if (verdict.to === 'QUEUED') return { after: told, lane: row.lane, isChanged: false, isEnded: false, output: null };
   const after = {
     ...told,
@@ -166,6 +173,8 @@ function rowAfter({ row, told, verdict, start, endTime }: Leave): After {
     error: verdict.error ?? null,
     attempt_count: start ? row.attempt : told.attempt_count,
     start_time: told.start_time ?? start?.time ?? null,
+    progress_fraction: progress ? progress.fraction : row.progress_fraction,
+    progress_message: progress ? progress.message : row.progress_message,
   };
   if (verdict.to === 'RETRYING') return { after, lane: row.lane, isChanged: true, isEnded: false, output: null };
   return { after: { ...after, end_time: endTime }, lane: row.lane, isChanged: true, isEnded: true, output: verdict.output ?? null };
@@ -177,7 +186,17 @@ const resultOf = ({ after, output }: After): unknown[] => [after.id, 'OUTPUT', o
 const toldOf = ({ after, output }: After) => ({ ...after, output: isLarge(output) ? null : output });
 
 const FIXED = 'id, workspace, automation, revision, creator, priority, lane, create_time';
-const CHANGING = ['state', 'version', 'error', 'output', 'attempt_count', 'start_time', 'end_time'];
+const CHANGING = [
+  'state',
+  'version',
+  'error',
+  'output',
+  'attempt_count',
+  'start_time',
+  'end_time',
+  'progress_fraction',
+  'progress_message',
+];
 
 // All rows in one statement, at half the cost of an update for each. They are there: this transaction has read them.
 function update(changed: readonly After[]): string[] {
@@ -188,10 +207,11 @@ function update(changed: readonly After[]): string[] {
 
 function executionOf({ after, lane, output }: After): unknown[] {
   const { id, workspace, automation, revision, creator, priority, create_time } = after;
-  const { state, version, error, attempt_count, start_time, end_time } = after;
+  const { state, version, error, attempt_count, start_time, end_time, progress_fraction, progress_message } = after;
   const body = isLarge(output) ? null : output;
   return [
     ...[id, workspace, automation, revision, creator, priority, lane, create_time],
     ...[state, version, error ? JSON.stringify(error) : null, body, attempt_count, start_time, end_time],
+    ...[progress_fraction, progress_message],
   ];
 }

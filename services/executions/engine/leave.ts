@@ -16,7 +16,7 @@ export interface Left {
   ended: Set<string>; // their ids in hexadecimal; the others have moved: look again
   lanes: Set<number>; // to ring after the commit
 }
-interface Place {
+export interface Place {
   place: 'ready' | 'waiting' | 'timers';
   execution: Buffer;
   limit_key: string | null;
@@ -29,9 +29,12 @@ const MARGIN_SECONDS = 15; // for a server that does not end it
 // Inside the caller's transaction. Call relay.kick() and ring(lanes) after the commit, and notify each that ended.
 export async function endWaiting(connection: Connection, db: Db, endings: readonly Ending[]): Promise<Left> {
   const wanted = new Map(endings.map((ending) => [hex(ending.execution), ending]));
-  const places = await find(connection, endings);
+  const places = await findPlaces(
+    connection,
+    endings.map(({ execution }) => execution),
+  );
   const limits = await lockLimits(connection, slotsOf(places).keys());
-  const held = await lock(connection, places, wanted);
+  const held = await lockPlaces(connection, places, ({ execution }) => wanted.get(hex(execution))?.to === 'TIMED_OUT');
   if (held.length === 0) return { ended: new Set(), lanes: new Set() };
   const results = await rows<unknown[][]>(connection, [
     ...held.map(({ place, where }) => `DELETE FROM ${place} WHERE ${where}`),
@@ -46,15 +49,19 @@ export async function endWaiting(connection: Connection, db: Db, endings: readon
   return { ended: new Set(held.map(({ execution }) => hex(execution))), lanes: new Set(given.lanes) };
 }
 
-// Asks one that runs to stop. Answers its server, whose owner is to be told after the commit; undefined when it does not run or was asked before.
-export async function askToStop(connection: Connection, execution: Buffer, reason: string): Promise<Buffer | undefined> {
-  const select = format("SELECT server FROM running WHERE execution = ? AND state = 'RUNNING' FOR UPDATE", [execution]);
+// Asks one that runs to stop. Without a grace of its own the server ends it in time; with one the dispatcher does when that is over. Answers its
+// server, whose owner is to be told after the commit; undefined when it does not run or was asked before to stop as soon.
+export async function askToStop(connection: Connection, execution: Buffer, reason: string, graceMs?: number): Promise<Buffer | undefined> {
+  const until = format('NOW(6) + INTERVAL ? MICROSECOND', [
+    graceMs === undefined ? (GRACE_SECONDS + MARGIN_SECONDS) * 1e6 : graceMs * 1000,
+  ]);
+  const isSooner = graceMs === undefined ? '' : ` OR (state = 'CANCELLING' AND deadline > ${until})`;
+  const select = format(`SELECT server FROM running WHERE execution = ? AND (state = 'RUNNING'${isSooner}) FOR UPDATE`, [execution]);
   const [[row]] = await rows<[{ server: Buffer }[]]>(connection, [select]);
   if (!row) return undefined;
-  const deadline = `LEAST(deadline, NOW(6) + INTERVAL ${GRACE_SECONDS + MARGIN_SECONDS} SECOND)`;
   await rows(connection, [
-    format(`UPDATE running SET state = 'CANCELLING', deadline = ${deadline} WHERE execution = ?`, [execution]),
-    format('UPDATE executions SET cancel_reason = ? WHERE id = ?', [reason || null, execution]),
+    format(`UPDATE running SET state = 'CANCELLING', deadline = LEAST(deadline, ${until}) WHERE execution = ?`, [execution]),
+    format('UPDATE executions SET cancel_reason = COALESCE(?, cancel_reason) WHERE id = ?', [reason || null, execution]),
   ]);
   return row.server;
 }
@@ -68,8 +75,8 @@ const KEYS = {
 // As text a time keeps its microseconds.
 const columnOf = (key: string): string => (key === 'due_time' ? 'CAST(due_time AS CHAR) AS due_time' : key);
 
-async function find(connection: Connection, endings: readonly Ending[]): Promise<Place[]> {
-  const executions = endings.map(({ execution }) => execution);
+// Where executions stand that wait for something.
+export async function findPlaces(connection: Connection, executions: readonly Buffer[]): Promise<Place[]> {
   const selects = Object.entries(KEYS).map(([table, keys]) =>
     format(`SELECT execution, limit_key, ${keys.map(columnOf).join(', ')} FROM ${table} WHERE execution IN (?)`, [executions]),
   );
@@ -84,12 +91,11 @@ async function find(connection: Connection, endings: readonly Ending[]): Promise
   );
 }
 
-// Those that still stand where they were found.
-async function lock(connection: Connection, places: readonly Place[], wanted: ReadonlyMap<string, Ending>): Promise<Place[]> {
+// Those that still stand where they were found; of the expiring ones, those whose time is over.
+export async function lockPlaces(connection: Connection, places: readonly Place[], isExpiry: (place: Place) => boolean): Promise<Place[]> {
   if (places.length === 0) return [];
   const order = ['waiting', 'ready', 'timers'];
   const inOrder = [...places].sort((a, b) => order.indexOf(a.place) - order.indexOf(b.place) || (a.where < b.where ? -1 : 1));
-  const isExpiry = ({ execution }: Place) => wanted.get(hex(execution))?.to === 'TIMED_OUT';
   const found = await rows<unknown[][]>(
     connection,
     inOrder.map((one) => `SELECT 1 FROM ${one.place} WHERE ${one.where}${isExpiry(one) ? ' AND expire_time <= NOW(6)' : ''} FOR UPDATE`),
@@ -97,7 +103,8 @@ async function lock(connection: Connection, places: readonly Place[], wanted: Re
   return inOrder.filter((_, index) => (found[index] ?? []).length > 0);
 }
 
-function slotsOf(held: readonly Place[]): Map<string, Buffer[]> {
+// The slots that they hold.
+export function slotsOf(held: readonly Place[]): Map<string, Buffer[]> {
   const freed = new Map<string, Buffer[]>();
   for (const { place, limit_key: key, execution } of held) {
     if (place === 'ready' && key !== null) freed.set(key, [...(freed.get(key) ?? []), execution]);

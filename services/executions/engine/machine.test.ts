@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import fc from 'fast-check';
 import {
   afterDeadline,
+  afterHold,
   afterLoss,
   afterRefusal,
   afterResult,
@@ -9,6 +10,7 @@ import {
   canMove,
   isFinal,
   MOVES,
+  mayHold,
   type Outcome,
   type Policy,
   type Situation,
@@ -47,7 +49,7 @@ const outcomes: fc.Arbitrary<Outcome> = fc.oneof(
 );
 const steps = fc.array(
   fc.oneof(
-    fc.constantFrom('claim', 'start', 'due', 'cancel', 'lose', 'refuse', 'deadline', 'expire' as const),
+    fc.constantFrom('claim', 'start', 'due', 'hold', 'release', 'cancel', 'lose', 'refuse', 'deadline', 'expire' as const),
     outcomes.map((outcome) => ({ outcome })),
   ),
   { maxLength: 60 },
@@ -81,6 +83,12 @@ describe('the state machine', () => {
           const now: Situation = { policy, leftMs: isLate ? 0 : 1e9, lost, random };
           if (step === 'claim' && state === 'QUEUED') move('RUNNING');
           else if (step === 'due' && state === 'RETRYING') move('QUEUED');
+          else if (step === 'hold' && mayHold(state)) move('PAUSED');
+          else if (step === 'release' && state === 'PAUSED') {
+            const next = afterHold({ attempt: at.attempt, resumeTime: isLate ? null : new Date(2), now: new Date(1) });
+            expect(next.to === 'SCHEDULED').to.equal(!isLate && at.attempt === 1);
+            move(next.to);
+          } else if (step === 'due' && state === 'SCHEDULED') move('QUEUED');
           else if (step === 'cancel' && state === 'RUNNING') {
             move('CANCELLING');
             at = { ...at, state: 'CANCELLING' };
@@ -103,6 +111,15 @@ describe('the state machine', () => {
   it('has no move out of a final state', () => {
     for (const state of Object.keys(MOVES) as State[]) if (isFinal(state)) expect(MOVES[state]).to.deep.equal([]);
     expect(Object.keys(MOVES).filter((state) => isFinal(state as State))).to.have.length(5);
+  });
+
+  it('may be held while it waits, and goes on where it would stand by then', () => {
+    expect((Object.keys(MOVES) as State[]).filter(mayHold)).to.deep.equal(['SCHEDULED', 'QUEUED', 'RETRYING']);
+    const [now, at] = [new Date(1000), new Date(2000)];
+    expect(afterHold({ attempt: 1, resumeTime: null, now })).to.deep.equal({ to: 'QUEUED' });
+    expect(afterHold({ attempt: 2, resumeTime: now, now })).to.deep.equal({ to: 'QUEUED' });
+    expect(afterHold({ attempt: 1, resumeTime: at, now })).to.deep.equal({ to: 'SCHEDULED', at });
+    expect(afterHold({ attempt: 2, resumeTime: at, now })).to.deep.equal({ to: 'RETRYING', at });
   });
 
   it('retries with full jitter until the attempts are used up', () => {

@@ -2,7 +2,7 @@
 //
 //   SCHEDULED -> QUEUED -> RUNNING -> SUCCEEDED | FAILED | TIMED_OUT        RUNNING -> QUEUED (lost or refused before it started)
 //   RUNNING -> RETRYING -> QUEUED                                           RUNNING -> CANCELLING -> CANCELLED | SUCCEEDED (in time)
-//   SCHEDULED | QUEUED | RETRYING | PAUSED -> CANCELLED | TIMED_OUT (expired)
+//   SCHEDULED | QUEUED | RETRYING -> PAUSED -> where it would stand by then  SCHEDULED | QUEUED | RETRYING | PAUSED -> CANCELLED | TIMED_OUT (expired)
 export type OpenState = 'SCHEDULED' | 'QUEUED' | 'RUNNING' | 'RETRYING' | 'PAUSED' | 'CANCELLING';
 export type FinalState = 'SUCCEEDED' | 'FAILED' | 'CANCELLED' | 'TIMED_OUT' | 'SKIPPED';
 export type State = OpenState | FinalState;
@@ -13,7 +13,7 @@ export const MOVES: Record<State, readonly State[]> = {
   QUEUED: ['RUNNING', 'PAUSED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'],
   RUNNING: ['QUEUED', 'RETRYING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT'],
   RETRYING: ['QUEUED', 'PAUSED', 'CANCELLED', 'TIMED_OUT'],
-  PAUSED: ['QUEUED', 'CANCELLED', 'TIMED_OUT'],
+  PAUSED: ['SCHEDULED', 'QUEUED', 'RETRYING', 'CANCELLED', 'TIMED_OUT'],
   CANCELLING: ['CANCELLED', 'SUCCEEDED'],
   SUCCEEDED: [],
   FAILED: [],
@@ -23,6 +23,23 @@ export const MOVES: Record<State, readonly State[]> = {
 };
 export const isFinal = (state: State): state is FinalState => MOVES[state].length === 0;
 export const canMove = (from: State, to: State): boolean => MOVES[from].includes(to);
+
+// A person may hold what waits, not what runs.
+export const mayHold = (state: State): boolean => canMove(state, 'PAUSED');
+
+// Where a held one goes when the person lets it go on: what it waited for besides may still lie ahead.
+export function afterHold({
+  attempt,
+  resumeTime,
+  now,
+}: {
+  attempt: number;
+  resumeTime: Date | null;
+  now: Date;
+}): { to: 'QUEUED' } | { to: 'SCHEDULED' | 'RETRYING'; at: Date } {
+  if (!resumeTime || resumeTime <= now) return { to: 'QUEUED' };
+  return { to: attempt > 1 ? 'RETRYING' : 'SCHEDULED', at: resumeTime };
+}
 
 export interface ErrorBody {
   type: string;

@@ -12,7 +12,7 @@ import type { Cancel } from '../cancel.ts';
 import type { Create } from '../create.ts';
 import { isFinal } from '../engine/machine.ts';
 import * as notices from '../engine/notices.ts';
-import { attemptOf, draftAgain, draftOf, type StateName } from '../execution.ts';
+import { attemptOf, draftAgain, draftOf, inputOf, type StateName } from '../execution.ts';
 import { openPulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import * as store from '../store.ts';
@@ -77,15 +77,16 @@ export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Om
     };
   },
 
-  async cancelExecution({ id, reason }, { caller }) {
-    await cancel(toBytes('workspace', caller.workspace), toBytes('execution', id), reason);
+  async cancelExecution({ id, reason, grace }, { caller }) {
+    await cancel(toBytes('workspace', caller.workspace), toBytes('execution', id), reason, grace && msOf(grace));
     return reads.get(caller.workspace, id);
   },
 
-  async retryExecution({ id }, call) {
+  async retryExecution({ id, input }, call) {
     const row = await reads.row(call.caller.workspace, id);
     if (!isFinal(row.state)) throw notEnded(id);
-    return create(draftAgain(await store.withResults(pool, row.workspace, row)), call);
+    const again = draftAgain(await store.withResults(pool, row.workspace, row));
+    return create(input ? { ...again, ...inputOf(input) } : again, call);
   },
 
   async getExecutionResult({ id }, { caller }) {
@@ -108,8 +109,10 @@ const STATE_NAMES = new Map(Object.entries(Execution_State).map(([name, state]) 
 
 const notEnded = (id: string) => faults.failedPrecondition('EXECUTION_NOT_ENDED', `execution ${id} has not ended yet`, { id });
 
+const msOf = ({ seconds, nanos }: { seconds: number; nanos: number }): number => seconds * 1000 + nanos / 1e6;
+
 function waitUntil(wait: { seconds: number; nanos: number } | undefined, { deadline }: Call): number {
-  const asked = wait ? wait.seconds * 1000 + wait.nanos / 1e6 : WAIT_MS;
+  const asked = wait ? msOf(wait) : WAIT_MS;
   const left = deadline ? deadline.getTime() - Date.now() - ANSWER_MS : asked;
   return performance.now() + Math.min(asked, left);
 }
