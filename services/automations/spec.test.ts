@@ -6,7 +6,7 @@ import * as specs from './spec.ts';
 const seconds = (count: number) => ({ seconds: count, nanos: 0 });
 const draft = (fields: Partial<AutomationSpec> = {}) =>
   AutomationSpec.fromPartial({ source: 'def main(): pass\n', ...fields } as AutomationSpec);
-const fine: specs.Checked = { problems: [], inputSchema: { type: 'object' }, outputSchema: { type: 'null' } };
+const fine: specs.Checked = { problems: [], hasMain: true, inputSchema: { type: 'object' }, outputSchema: { type: 'null' } };
 
 function refusal(act: () => unknown): Fault {
   try {
@@ -27,10 +27,18 @@ describe('a spec', () => {
       timeouts: { scheduleToStart: undefined, startToClose: seconds(300), scheduleToClose: seconds(86_400), heartbeat: undefined },
       retryPolicy: { maxAttempts: 3, initialInterval: seconds(1), coefficient: 2, maxInterval: seconds(60), nonRetryableTypes: [] },
       resources: { memoryMib: 512, processes: 64, cpuSeconds: 60, diskMib: 64 },
-      isolation: AutomationSpec_Isolation.FRESH,
+      isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.RETRY,
       environment: 'base',
     });
+  });
+
+  it('shares processes only for a main function, and only unless told otherwise', () => {
+    const isolationOf = (isolation: AutomationSpec_Isolation, hasMain: boolean) =>
+      specs.fill(draft({ isolation }), { ...fine, hasMain }).isolation;
+    const { ISOLATION_UNSPECIFIED, FRESH, REUSED } = AutomationSpec_Isolation;
+    expect([isolationOf(ISOLATION_UNSPECIFIED, true), isolationOf(ISOLATION_UNSPECIFIED, false)]).to.deep.equal([REUSED, FRESH]);
+    expect([isolationOf(FRESH, true), isolationOf(REUSED, true)]).to.deep.equal([FRESH, REUSED]);
   });
 
   it('keeps what was given, and is the same when it is filled again', () => {
@@ -87,7 +95,7 @@ describe('a spec', () => {
   });
 
   it('is compared setting by setting, each as JSON', () => {
-    const from = specs.fill(draft({ inputSchema: { a: 1 } }), fine);
+    const from = specs.fill(draft({ inputSchema: { a: 1 }, isolation: AutomationSpec_Isolation.FRESH }), fine);
     const to = specs.fill(
       draft({
         source: 'other',

@@ -18,6 +18,7 @@ import { type JsonSchema, schemaProblem } from './schema.ts';
 // What a server found in the source.
 export interface Checked {
   problems: readonly SourceProblem[];
+  hasMain?: boolean;
   inputSchema?: JsonSchema | undefined;
   outputSchema?: JsonSchema | undefined;
 }
@@ -51,7 +52,7 @@ export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
       cpuSeconds: resources?.cpuSeconds || 60,
       diskMib: resources?.diskMib || 64,
     },
-    isolation: draft.isolation || AutomationSpec_Isolation.FRESH,
+    isolation: draft.isolation || (checked.hasMain ? AutomationSpec_Isolation.REUSED : AutomationSpec_Isolation.FRESH),
     onLost: draft.onLost || AutomationSpec_OnLost.RETRY,
     environment: draft.environment || 'base',
   };

@@ -5,7 +5,7 @@ settings -> sandbox -> nursery --control socket--> inside/parent --> inside/init
                `-> residents -> resident --line, one for each that is kept--> inside/residence
 """
 
-from .events import Event, Exited, Log, Main, Output, Progress, Raised, Returned
+from .events import Event, Exited, Log, Output, Parsed, Progress, Raised, Returned
 from .process import Process
 from .sandbox import Sandbox
 from .settings import Limits, Reuse, SandboxSettings, SandboxUnavailable
@@ -15,8 +15,8 @@ __all__ = [
     'Exited',
     'Limits',
     'Log',
-    'Main',
     'Output',
+    'Parsed',
     'Process',
     'Progress',
     'Raised',

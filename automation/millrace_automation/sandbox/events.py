@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .inside.channel import FIRST, HEAD, LOG, MAIN, MORE, PART_BYTES, PROGRESS, RAISED, RETURNED
+from .inside.channel import FIRST, HEAD, LOG, MORE, PARSED, PART_BYTES, PROGRESS, RAISED, RETURNED
 
 PACKET_BYTES = HEAD.size + PART_BYTES
 OUTPUT_BYTES = 1 << 20
-_MOST_BYTES = {MAIN: 0, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
+_MOST_BYTES = {PARSED: 1, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,10 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
-class Main:
-    """The script has a `main` function: the process, which may be kept, will be if all goes well. Comes before the script is executed."""
+class Parsed:
+    """The first word of a process that may be kept, before any code of the script runs. Without a `main` function it is not."""
+
+    has_main: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Exited:
     time: float
 
 
-Told = Log | Progress | Returned | Raised | Main
+Told = Log | Progress | Returned | Raised | Parsed
 Event = Output | Told | Exited
 
 
@@ -107,8 +109,8 @@ class Decoder:
 
 
 def _read(kind: bytes, body: bytes, now: float) -> Told | None:
-    if kind == MAIN:
-        return Main()
+    if kind == PARSED:
+        return Parsed(body == b'1')
     if kind == LOG:
         level, _, text = body.partition(b'\0')
         return Log(level.decode(errors='replace')[:32], text.decode(errors='replace'), now)

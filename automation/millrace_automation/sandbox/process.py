@@ -68,6 +68,8 @@ class Process:
 
     is_reused = False
     """It had run before."""
+    may_be_kept = False
+    """It says by Parsed whether it runs later ones too."""
 
     def __init__(self, child: Running):
         self._child = child

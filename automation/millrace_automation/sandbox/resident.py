@@ -10,9 +10,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from .events import Event, Exited, Raised, Returned
+from .events import Event, Exited, Parsed, Raised, Returned
 from .inside.residence import ENDED, PARKED, RUN, TERMINATE
 from .nursery import Child
 from .process import Process
@@ -41,25 +41,51 @@ class Turn:
 
 
 class TurnProcess(Process):
-    """Most runs are over before anything else is to be done: so it first waits for that alone."""
+    """Most runs are over before anything else is to be done: so it first waits for that alone.
 
-    def __init__(self, turn: Turn, resident: 'Resident', is_reused: bool):
+    A process may end while it waits, and that is known only when a run was sent to it. Before any code of the user's runs the script says
+    so; a run that ends without that word is run by another process.
+    """
+
+    def __init__(self, turn: Turn, resident: 'Resident', again: Callable[[], Awaitable[Process]] | None):
         super().__init__(turn)
-        self.is_reused = is_reused
-        """The process had run before."""
+        self.is_reused = again is not None
+        self.may_be_kept = again is None
         self._turn = turn
         self._resident = resident
-        self._has_waited = False
+        self._again = again
+        self._other: Process | None = None
+        self._has_waited = self._has_begun = self._has_verdict = self._is_stopped = False
+
+    def terminate(self) -> None:
+        self._is_stopped = True
+        self._other.terminate() if self._other else super().terminate()
+
+    def kill(self) -> None:
+        self._is_stopped = True
+        self._other.kill() if self._other else super().kill()
 
     async def events(self) -> AsyncIterator[Event]:
-        has_verdict = False
+        async with contextlib.aclosing(self._own_events()) as events:
+            async for event in events:
+                if isinstance(event, Exited) and self._again and not (self._has_begun or self._is_stopped):
+                    self._other = await self._again()
+                else:
+                    yield event
+        if self._other:
+            async with contextlib.aclosing(self._other.events()) as events:
+                async for event in events:
+                    yield event
+
+    async def _own_events(self) -> AsyncIterator[Event]:
         try:
             async with contextlib.aclosing(super().events()) as events:
                 async for event in events:
-                    has_verdict = has_verdict or isinstance(event, Returned | Raised)
+                    self._has_begun = self._has_begun or isinstance(event, Parsed)
+                    self._has_verdict = self._has_verdict or isinstance(event, Returned | Raised)
                     yield event
         finally:
-            self._resident.over(self._turn, has_verdict)
+            self._resident.over(self._turn, self._has_verdict)
 
     async def _readable(self, timeout: float | None) -> None:
         if self._has_waited:
@@ -106,13 +132,13 @@ class Resident:
 
     def first(self) -> Process:
         child = self._child
-        return self._begin(child.channel, child.output, child.error)
+        return self._begin(child.channel, child.output, child.error, None)
 
-    async def next(self, packets: list[bytes]) -> Process:
-        """Raises OSError when it has ended meanwhile."""
+    async def next(self, packets: list[bytes], again: Callable[[], Awaitable[Process]]) -> Process:
+        """`again` finds another process for the run, should this one have ended meanwhile. Raises OSError where that is known already."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (output, output_end), (error, error_end) = os.pipe(), os.pipe()
-        process = self._begin(ours, output, error)
+        process = self._begin(ours, output, error, again)
         try:
             ours.setblocking(False)
             socket.send_fds(self._line, [RUN], [output_end, error_end, theirs.fileno()])
@@ -128,11 +154,11 @@ class Resident:
             os.close(error_end)
         return process
 
-    def _begin(self, channel: socket.socket, output: int, error: int) -> TurnProcess:
+    def _begin(self, channel: socket.socket, output: int, error: int, again: Callable[[], Awaitable[Process]] | None) -> TurnProcess:
         self.runs += 1
         self.is_parked = False
         self._turn = Turn(self, channel, output, error)
-        return TurnProcess(self._turn, self, self.runs > 1)
+        return TurnProcess(self._turn, self, again)
 
     def terminate(self) -> None:
         self._why = self._why or 'stopped'

@@ -56,7 +56,7 @@ class Residents:
         request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent}
         while resident := self._take(key):
             with contextlib.suppress(OSError):  # it ended while it waited
-                return await resident.next(packets_of(request))
+                return await resident.next(packets_of(request), lambda: self.launch(key, input_json, traceparent))
         request |= {'source': key.source}
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.automations.v1 import spec_pb2
 from millrace.runner.v1 import job_pb2
 
-from millrace_automation.sandbox import Exited, Limits, Output, Process, Progress, Raised, Returned, Sandbox
+from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process, Progress, Raised, Returned, Sandbox
 from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
@@ -29,6 +29,7 @@ PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest r
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
 _PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
+_ISOLATIONS = (spec_pb2.AutomationSpec.FRESH, spec_pb2.AutomationSpec.REUSED)
 _STREAMS = {'stdout': lines.STDOUT, 'stderr': lines.STDERR}
 
 
@@ -57,6 +58,8 @@ class Job:
         self._log = lines.Log()
         self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
         self._process: Process | None = None
+        self._started: job_pb2.Started | None = None
+        self._is_isolation_known = self._is_start_due = False
         self._stop: Stop | None = None
         self._is_killed = False
         self._verdict: Returned | Raised | None = None
@@ -74,6 +77,7 @@ class Job:
                     self.limits,
                     environment=request.environment or 'base',
                     traceparent=traceparent,
+                    reuse=reuse_of(request),
                 )
         except Exception as fault:
             raise LaunchError(str(fault)) from fault
@@ -93,6 +97,11 @@ class Job:
             self._process.kill()
         finally:
             self._finish()
+
+    @property
+    def is_reused(self) -> bool:
+        """Its process had run before."""
+        return self._process is not None and self._process.is_reused
 
     def stop(self, cause: Stop) -> None:
         """Asks it to stop: SIGTERM, then the grace period, then the end of all its processes."""
@@ -120,12 +129,10 @@ class Job:
 
     def _begin(self, sandbox: Sandbox) -> None:
         self.start_seconds = time.monotonic() - self.accept_time
-        self.outbox.start(
-            job_pb2.Started(
-                time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=spec_pb2.AutomationSpec.Isolation.FRESH
-            ),
-            is_due=False,
-        )
+        isolation = _ISOLATIONS[self._process.is_reused]
+        self._is_isolation_known = not self._process.may_be_kept
+        self._started = job_pb2.Started(time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=isolation)
+        self.outbox.start(self._started, is_due=False)
         self._after(START_SECONDS, 'start', self._tell_start)
         if self._is_killed or self._stop:  # asked for while the process was made
             self._process.kill() if self._is_killed else self._terminate()
@@ -135,7 +142,15 @@ class Job:
 
     def _tell_start(self) -> None:
         del self._timers['start']
-        self.outbox.tell_start()
+        self._is_start_due = True
+        if self._is_isolation_known:  # else the script's first word says it
+            self.outbox.tell_start()
+
+    def _know_isolation(self, is_kept: bool) -> None:
+        self._is_isolation_known = True
+        self._started.isolation = _ISOLATIONS[is_kept]
+        if self._is_start_due:
+            self.outbox.tell_start()
 
     def _expect_heartbeat(self) -> None:
         if self._heartbeat:
@@ -159,6 +174,8 @@ class Job:
                 self._progress = event
                 if 'progress' not in self._timers:
                     self._report()
+            case Parsed():
+                self._know_isolation(event.has_main)
             case Returned() | Raised():
                 if self._verdict is None:
                     self._verdict = event
@@ -232,6 +249,12 @@ def _parts(event: object) -> Iterator[object]:
             yield Output(event.stream, event.data[start : start + _PART_BYTES], event.time)
     else:
         yield event
+
+
+def reuse_of(request: job_pb2.Job) -> str:
+    """What its process may be shared by, beside what it runs. Empty: nothing."""
+    is_shared = request.isolation == spec_pb2.AutomationSpec.REUSED and request.reuse_key and request.principal
+    return f'{request.reuse_key} {request.principal}' if is_shared else ''
 
 
 def limits_of(resources: spec_pb2.Resources) -> Limits:

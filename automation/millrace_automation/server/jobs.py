@@ -131,6 +131,7 @@ class Jobs:
                 span.note('millrace.outcome', outcome)
                 metrics.jobs.labels(outcome).inc()
                 metrics.start_seconds.observe(job.start_seconds)
+                metrics.starts.labels('reused' if job.is_reused else 'fresh').inc()
                 log.debug('a job ended', execution=job.execution_id, outcome=outcome, type=ended.error_type, lines=ended.log_count)
             except LaunchError as fault:
                 log.error('a process for a job could not be made', fault, execution=job.execution_id)

@@ -75,11 +75,13 @@ class _Server:
                 environments=settings.environments,
                 slots=settings.slots + PLACES,
                 prepared=settings.prepared,
+                reuse=settings.reuse,
             )
         )
         server = grpc.aio.server(interceptors=[guard], options=_OPTIONS)
         registering = None
         try:
+            self._sandbox.residents.on_end = lambda why: metrics.kept_ends.labels(why).inc()
             self._jobs = Jobs(self._sandbox, settings.slots, settings.minimum_tier)
             self._sessions = Sessions(self._jobs, self._server_id, settings.orphan_seconds)
             self._serve_rpcs(server, contracts, services)
@@ -206,6 +208,7 @@ class _Server:
         metrics.held.set(len(self._jobs.held))
         metrics.output_bytes.set(self._jobs.kept_bytes)
         metrics.output_queue.set(self._sessions.queue_length)
+        metrics.parked.set(self._sandbox.residents.parked)
         metrics.tier.set(self._sandbox.tier)
         metrics.epoch.set(max(0, self._sessions.epoch))
 

@@ -12,6 +12,9 @@ slots_free = Gauge('millrace_runner_free_slots', 'How many more jobs it would st
 output_bytes = Gauge('millrace_runner_unconfirmed_output_bytes', 'Output that waits to be sent or confirmed.')
 output_queue = Gauge('millrace_runner_output_queue_jobs', 'Jobs with output that waits to be sent.')
 start_seconds = Histogram('millrace_runner_start_seconds', 'From a job being accepted to its script running.', buckets=_FAST)
+starts = Counter('millrace_runner_starts', 'Jobs that started, by whether their process had run before.', ['process'])
+parked = Gauge('millrace_runner_parked_processes', 'Processes that wait for another run of the same revision and user.')
+kept_ends = Counter('millrace_runner_kept_process_ends', 'Processes that were kept, or were to be, and ended, by reason.', ['reason'])
 tier = Gauge('millrace_runner_sandbox_tier', 'The tier of the sandbox as its self-test found it.')
 epoch = Gauge('millrace_runner_session_epoch', 'The epoch of the session in force.')
 rpcs = Histogram(

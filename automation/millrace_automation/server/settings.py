@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from millrace_automation.sandbox import Reuse
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOG_LEVELS = ('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
 
@@ -23,6 +25,8 @@ class Settings:
     slots: int
     prepared: int
     """How many sandboxed processes wait ahead of demand."""
+    reuse: Reuse
+    """How long processes are kept for runs that may share them."""
     minimum_tier: int
     environments: Path
     labels: dict[str, str]
@@ -59,6 +63,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         endpoint=endpoint,
         slots=int(slots),
         prepared=int(read.number('MILLRACE_AUTOMATION_PREPARED', min(int(slots), 8), 0, 4096)),
+        reuse=Reuse(
+            parked=int(read.number('MILLRACE_AUTOMATION_PARKED', slots, 0, 4096)),
+            runs=int(read.number('MILLRACE_AUTOMATION_REUSE_RUNS', 1000, 1, 1_000_000)),
+            age_seconds=read.number('MILLRACE_AUTOMATION_REUSE_SECONDS', 600, 0, 86400, whole=False),
+            idle_seconds=read.number('MILLRACE_AUTOMATION_REUSE_IDLE_SECONDS', 60, 0, 86400, whole=False),
+            reserve_mib=int(read.number('MILLRACE_AUTOMATION_RESERVE_MIB', 256, 0, 1 << 20)),
+        ),
         minimum_tier=int(read.number('MILLRACE_AUTOMATION_SANDBOX_MIN_TIER', 1, 1, 3)),
         environments=Path(read.text('MILLRACE_AUTOMATION_ENVIRONMENTS') or REPOSITORY / 'build/environments'),
         labels=read.labels('MILLRACE_AUTOMATION_LABELS'),

@@ -64,6 +64,11 @@ class Outcome:
         return self
 
 
+@pytest.fixture(scope='session')
+def outcome() -> type[Outcome]:
+    return Outcome
+
+
 Run = Callable[..., Awaitable[Outcome]]
 
 

@@ -16,7 +16,7 @@ from .streams import Unbuffered
 
 DESCRIPTOR = 3
 HEAD = struct.Struct('<cBQQ')
-LOG, PROGRESS, RETURNED, RAISED, MAIN = b'L', b'P', b'R', b'E', b'M'
+LOG, PROGRESS, RETURNED, RAISED, PARSED = b'L', b'P', b'R', b'E', b'M'
 FIRST, MORE = 1, 2
 PART_BYTES = 60_000
 _OUTPUT_BYTES = 1 << 20

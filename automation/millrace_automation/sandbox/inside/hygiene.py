@@ -67,6 +67,8 @@ class State:
         self._umask = umask(0o077)
         umask(self._umask)
         self._file = self._file_state()
+        gc.collect()
+        gc.freeze()  # what the module made is looked through once, not after each run
         self._largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def begin(self) -> contextvars.Context:
@@ -78,6 +80,7 @@ class State:
 
     def restore(self) -> None:
         """After each run."""
+        self._give_back()
         self._restore_signals()
         self._restore_interpreter()
         self._restore_streams()
@@ -89,7 +92,6 @@ class State:
         umask(self._umask)
         if self._file_state() != self._file:
             self._clear()
-        self._give_back()
 
     def _restore_signals(self) -> None:
         for kind in _TIMERS:
@@ -161,9 +163,9 @@ class State:
         self._file = self._file_state()
 
     def _give_back(self) -> None:
+        gc.collect()  # what garbage still has to say belongs to the run that made it
         largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if largest > self._largest + _GROWTH_KIB:
-            gc.collect()
             if _trim:
                 _trim(0)
             self._largest = max(self._largest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -178,6 +180,8 @@ def flush() -> None:
 
 
 def _stream_state(stream) -> tuple:
+    if stream.closed:
+        raise ValueError('a standard stream was closed')
     return stream.encoding, stream.errors, stream.line_buffering, stream.write_through
 
 

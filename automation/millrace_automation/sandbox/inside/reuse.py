@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from . import execution, hygiene
-from .channel import DESCRIPTOR, MAIN, Channel
+from .channel import DESCRIPTOR, PARSED, Channel
 from .residence import DESCRIPTORS, DONE, RUN
 
 
@@ -21,8 +21,7 @@ class Kept(execution.Script):
         self._state: hygiene.State  # from `loaded` on
 
     def parsed(self) -> None:
-        if self.has_main:
-            self._channel.send(MAIN, b'')
+        self._channel.send(PARSED, b'1' if self.has_main else b'')
 
     def loaded(self) -> None:
         if self.main is not None:
@@ -58,4 +57,6 @@ def _next(channel: Channel, begin: socket.socket) -> dict[str, Any]:
         os.dup2(descriptor, target)
         os.close(descriptor)
     channel.renew()
-    return channel.receive()[0]
+    request, _ = channel.receive()
+    channel.send(PARSED, b'1')
+    return request
