@@ -89,7 +89,7 @@ describe('schedules', function () {
   const started = (scheduleId: string, index: number) =>
     until('the execution', async () => (await ticksOf(scheduleId))[index]?.executionId);
   const cancel = async (scheduleId: string, index: number) =>
-    executions.cancelExecution({ id: await started(scheduleId, index), reason: '' });
+    executions.cancelExecution({ id: await started(scheduleId, index), reason: '', grace: undefined });
   // As if the tick that is next were the one of so many hours ago.
   const rewind = (id: string, hours: number) => {
     const time = new Date((Math.floor(Date.now() / HOUR) - hours) * HOUR);
@@ -109,7 +109,7 @@ describe('schedules', function () {
     const execution = await executions.getExecution({ id: executionId });
     expect(execution).to.deep.include({ automationId, input: { when: time }, priority: 2, creatorId: person.user });
     expect(execution.labels).to.deep.equal({ team: 'a', schedule: id, schedule_time: time });
-    await executions.cancelExecution({ id: executionId, reason: '' });
+    await executions.cancelExecution({ id: executionId, reason: '', grace: undefined });
     await reach(id, 'CANCELLED');
     const after = await schedules.getSchedule({ id });
     expect(after.counts).to.include({ started: 1, failed: 0, running: 0 });
@@ -183,12 +183,14 @@ describe('schedules', function () {
       await executions.cancelExecution({
         id: await until('it', async () => (await ticks.getScheduleTick({ scheduleId: id, id: first?.id ?? '' })).executionId),
         reason: '',
+        grace: undefined,
       });
       await until('the one that was asked for', async () => (await stateOf(asked.id)) === 'RUNNING');
       expect(await stateOf(held)).to.equal('BUFFERED');
       await executions.cancelExecution({
         id: (await ticks.getScheduleTick({ scheduleId: id, id: asked.id })).executionId ?? '',
         reason: '',
+        grace: undefined,
       });
       await until('its end', async () => (await stateOf(asked.id)) === 'CANCELLED');
       expect(await stateOf(held)).to.equal('BUFFERED');

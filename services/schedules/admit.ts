@@ -44,30 +44,25 @@ export async function admit(
   const { schedule } = kept;
   const before: Live[] = await ticks.live(tx, actor.workspace, schedule.id);
   const made: ticks.NewTick[] = [];
-  const cancelled = new Set<string>();
+  const stopped = new Map<string, overlap.Stop>();
   const cleared = new Set<string>();
   for (const one of asked) {
     const open = [...before, ...made].filter(({ id, state }) => !ticks.isFinal(state) && !cleared.has(id));
     const waiting = open.filter(({ state }) => state === State.BUFFERED);
     const active = open.filter(({ state }) => state !== State.BUFFERED);
     const verdict = overlap.decide(policy, { active: active.length, buffered: waiting.length }, maxBuffered);
-    if (verdict.cancels) for (const { id } of active) cancelled.add(id);
+    if (verdict.stops) for (const { id } of active) stopped.set(id, verdict.stops);
     if (verdict.clears) for (const { id } of waiting) cleared.add(id);
     made.push({ ...tickOf(schedule, one, now), action: kept.action, overlap: policy, state: STATES[verdict.act], reason: verdict.reason });
   }
   const decided = made.map((tick) => ({
     ...tick,
-    isCancelling: cancelled.has(tick.id),
+    stop: stopped.get(tick.id) ?? '',
     ...(cleared.has(tick.id) && { state: State.SKIPPED, reason: overlap.CLEARED }),
   }));
   await ticks.insert(tx, actor.workspace, decided);
   const old = before.map(({ id }) => id);
-  await ticks.cancel(
-    tx,
-    actor.workspace,
-    schedule.id,
-    old.filter((id) => cancelled.has(id)),
-  );
+  for (const [id, how] of stopped) if (old.includes(id)) await ticks.stop(tx, actor.workspace, schedule.id, id, how);
   for (const id of old.filter((id) => cleared.has(id)))
     await ticks.move(tx, actor.workspace, schedule.id, id, [State.BUFFERED], State.SKIPPED, overlap.CLEARED);
   const skipped = decided.filter(({ state }) => state === State.SKIPPED).length + old.filter((id) => cleared.has(id)).length;
@@ -115,5 +110,5 @@ const tickOf = (schedule: Schedule, { tickTime, dueTime, cause, id = newId('tick
   createTime: now,
   startTime: undefined,
   endTime: undefined,
-  isCancelling: false,
+  stop: '' as const,
 });

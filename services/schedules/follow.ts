@@ -63,7 +63,7 @@ function tend(deps: Deps, tick: system.DueTick): Promise<void> {
 
 async function start({ db, executions }: Deps, tick: system.DueTick): Promise<void> {
   const { workspace, scheduleId, id } = tick;
-  if (tick.isCancelling && tick.isNew) return end(db, tick, State.CANCELLED, CLEARED);
+  if (tick.stop && tick.isNew) return end(db, tick, State.CANCELLED, CLEARED);
   if (tick.isOld) return end(db, tick, State.FAILED, UNKNOWN);
   const action = await actions.find(db, workspace, scheduleId, tick.action);
   if (!action) return;
@@ -92,8 +92,10 @@ async function look(deps: Deps, tick: system.DueTick): Promise<void> {
   if (!action || !id) return;
   const options = { actor: { user: action.runAsId, workspace: tick.workspace, scopes: SCOPES } };
   try {
-    if (tick.isCancelling)
-      await executions.cancelExecution({ id, reason: `schedule ${tick.scheduleId}: ${CLEARED}` }, options).catch(unlessEnded);
+    if (tick.stop) {
+      const grace = tick.stop === 'KILL' ? { seconds: 0, nanos: 0 } : undefined;
+      await executions.cancelExecution({ id, reason: `schedule ${tick.scheduleId}: ${CLEARED}`, grace }, options).catch(unlessEnded);
+    }
     const { state, error } = await executions.getExecution({ id }, options);
     const ended = ENDS[state];
     if (ended !== undefined) await end(db, tick, ended, textOf(error));

@@ -5,8 +5,8 @@ import { decide } from './overlap.ts';
 
 const MAX = 3;
 const word = (policy: Overlap, active: number, buffered: number): string => {
-  const { act, cancels, clears } = decide(policy, { active, buffered }, MAX);
-  return [act, cancels && 'cancels', clears && 'clears'].filter(Boolean).join(' ');
+  const { act, stops, clears } = decide(policy, { active, buffered }, MAX);
+  return [act, stops, clears && 'clears'].filter(Boolean).join(' ');
 };
 
 describe('a tick', () => {
@@ -27,8 +27,8 @@ describe('a tick', () => {
       [Overlap.SKIP, 'SKIP', 'SKIP', 'SKIP'],
       [Overlap.BUFFER_ONE, 'BUFFER', 'SKIP', 'SKIP'],
       [Overlap.BUFFER_ALL, 'BUFFER', 'BUFFER', 'SKIP'],
-      [Overlap.CANCEL_OTHER, 'BUFFER cancels clears', 'BUFFER cancels clears', 'BUFFER cancels clears'],
-      [Overlap.TERMINATE_OTHER, 'START cancels clears', 'START cancels clears', 'START cancels clears'],
+      [Overlap.CANCEL_OTHER, 'BUFFER CANCEL clears', 'BUFFER CANCEL clears', 'BUFFER CANCEL clears'],
+      [Overlap.TERMINATE_OTHER, 'START KILL clears', 'START KILL clears', 'START KILL clears'],
       [Overlap.ALLOW_ALL, 'START', 'START', 'START'],
     ];
     for (const [policy, alone, withOne, withMost] of said)

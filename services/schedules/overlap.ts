@@ -6,9 +6,10 @@ export interface Standing {
   active: number;
   buffered: number;
 }
+export type Stop = '' | 'CANCEL' | 'KILL'; // nothing, cancelled with grace, killed at once
 export interface Verdict {
   act: 'START' | 'BUFFER' | 'SKIP';
-  cancels: boolean; // what is active is cancelled
+  stops: Stop; // what becomes of what is active
   clears: boolean; // what waits is skipped
   reason: string; // why it does not start
 }
@@ -25,14 +26,14 @@ export function decide(policy: Overlap, { active, buffered }: Standing, maxBuffe
     case Overlap.BUFFER_ALL:
       return buffered >= maxBuffered ? skip(`${buffered} ticks wait already, as many as may`) : BUFFER;
     case Overlap.CANCEL_OTHER:
-      return { ...BUFFER, cancels: true, clears: true };
+      return { ...BUFFER, stops: 'CANCEL', clears: true };
     case Overlap.TERMINATE_OTHER:
-      return { ...START, cancels: true, clears: true };
+      return { ...START, stops: 'KILL', clears: true };
     default:
       return skip('the tick before it has not ended');
   }
 }
 
-const START: Verdict = { act: 'START', cancels: false, clears: false, reason: '' };
+const START: Verdict = { act: 'START', stops: '', clears: false, reason: '' };
 const BUFFER: Verdict = { ...START, act: 'BUFFER', reason: 'waits for the end of another tick' };
 const skip = (reason: string): Verdict => ({ ...START, act: 'SKIP', reason });

@@ -2,6 +2,7 @@
 import { type ScheduleTick_State as State, scheduleTick_StateFromJSON } from '#gen/millrace/schedules/v1/schedule.ts';
 import type { Db, Tx } from '#platform/db.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
+import type { Stop } from './overlap.ts';
 
 export interface DueSchedule {
   workspace: string;
@@ -17,7 +18,7 @@ export interface DueTick {
   tickTime: Date;
   action: number;
   executionId: string | undefined;
-  isCancelling: boolean;
+  stop: Stop;
   isNew: boolean; // nothing was tried for it before
   isOld: boolean; // tried first so long ago that its key may be forgotten
 }
@@ -30,7 +31,7 @@ interface TickRow {
   tick_time: Date;
   action: number;
   execution: Buffer | null;
-  is_cancelling: number;
+  stop: Stop;
   checks: number;
   is_old: number;
 }
@@ -38,7 +39,7 @@ interface TickRow {
 const MAX_PAUSE_SECONDS = 300;
 const LEASE_SECONDS = 20; // longer than a call to executions may take
 const KEY_HOURS = 23; // executions know a key for 24
-const TICK_COLUMNS = ['workspace', 'schedule', 'id', 'state', 'origin', 'tick_time', 'action', 'execution', 'is_cancelling', 'checks'];
+const TICK_COLUMNS = ['workspace', 'schedule', 'id', 'state', 'origin', 'tick_time', 'action', 'execution', 'stop', 'checks'];
 
 // Locks the schedule whose next tick has been due for longest, among those that nobody else has locked.
 export async function lockDue(tx: Tx): Promise<DueSchedule | undefined> {
@@ -111,7 +112,7 @@ const toTick = (row: TickRow): DueTick => ({
   tickTime: row.tick_time,
   action: row.action,
   executionId: row.execution ? fromBytes('execution', row.execution) : undefined,
-  isCancelling: row.is_cancelling === 1,
+  stop: row.stop,
   isNew: row.checks === 0,
   isOld: row.is_old === 1,
 });

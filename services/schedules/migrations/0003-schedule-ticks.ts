@@ -2,6 +2,7 @@ import type { Knex } from 'knex';
 
 // A tick is claimed by its row, once: origin is zero for times of the spec, else the backfill or, for a tick that was asked for, itself.
 // check_time is when the tick is looked after next; NULL once its state is final. try_time is when its execution was asked for first.
+// stop is empty, or how the execution is to end: CANCEL, with grace, or KILL.
 export const up = (knex: Knex) =>
   knex.raw(`CREATE TABLE IF NOT EXISTS schedule_ticks (
     workspace BINARY(16) NOT NULL,
@@ -17,7 +18,7 @@ export const up = (knex: Knex) =>
     count INT NOT NULL,
     reason VARCHAR(1000) NOT NULL,
     execution BINARY(16) NULL,
-    is_cancelling BOOLEAN NOT NULL,
+    stop VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     create_time DATETIME(6) NOT NULL,
     start_time DATETIME(6) NULL,
     end_time DATETIME(6) NULL,

@@ -14,6 +14,7 @@ import {
 import type { Db, Knex, Tx } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
+import type { Stop } from '../overlap.ts';
 
 interface Row {
   schedule: Buffer;
@@ -33,7 +34,7 @@ interface Row {
 export interface NewTick extends ScheduleTick {
   action: number; // of the schedule's actions, which it runs
   backfillId: string; // empty unless a backfill made it
-  isCancelling: boolean;
+  stop: Stop;
 }
 // A tick that is not final.
 export interface Live {
@@ -79,7 +80,7 @@ export async function insert(tx: Tx, workspace: string, ticks: readonly NewTick[
       overlap: schedule_OverlapToJSON(tick.overlap),
       action: tick.action,
       count: tick.count,
-      is_cancelling: tick.isCancelling,
+      stop: tick.stop,
       create_time: tick.createTime,
       checks: 0,
       ...stateOf(tx, tick.state, tick.reason),
@@ -180,15 +181,12 @@ export async function started(tx: Tx, workspace: string, scheduleId: string, id:
   return count === 1;
 }
 
-// The executions of these ticks are to be cancelled, now.
-export const cancel = (tx: Tx, workspace: string, scheduleId: string, ids: readonly string[]): Promise<number> =>
+// The execution of a tick is to end, now. One that is cancelled may still be killed.
+export const stop = (tx: Tx, workspace: string, scheduleId: string, id: string, how: Stop): Promise<number> =>
   ticksOf(tx, workspace, scheduleId)
-    .whereIn(
-      'id',
-      ids.map((id) => toBytes('tick', id)),
-    )
-    .where('is_cancelling', false)
-    .update({ is_cancelling: true, check_time: tx.raw('utc_timestamp(6)') });
+    .where('id', toBytes('tick', id))
+    .whereNotIn('stop', [how, 'KILL'])
+    .update({ stop: how, check_time: tx.raw('utc_timestamp(6)') });
 
 // Why a tick is not started yet. It is tried again after 2, 4, 8 … 64 seconds.
 export const explain = (db: Db, workspace: string, scheduleId: string, id: string, reason: string): Promise<number> =>
@@ -204,7 +202,7 @@ function stateOf(tx: Tx, state: State, reason: string) {
   const check = {
     [State.BUFFERED]: tx.raw('utc_timestamp(6) + interval ? second', [RECHECK_SECONDS]),
     [State.STARTING]: now,
-    [State.RUNNING]: tx.raw('if(is_cancelling, utc_timestamp(6), utc_timestamp(6) + interval 2 second)'),
+    [State.RUNNING]: tx.raw('if(length(stop) > 0, utc_timestamp(6), utc_timestamp(6) + interval 2 second)'),
   } as Partial<Record<State, Knex.Raw>>;
   return {
     state: scheduleTick_StateToJSON(state),
