@@ -6,16 +6,13 @@ import { ServerServiceService } from '#gen/millrace/executions/v1/server_service
 import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
 import { openAccept } from './accept.ts';
+import { openBulk } from './bulk.ts';
 import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import * as notices from './engine/notices.ts';
-<<<<<<< services/executions/module.ts
 import { openSpecs } from './engine/specs.ts';
-import { ring } from './engine/tickets.ts';
-=======
 import { hurry } from './engine/tickets.ts';
->>>>>>> /tmp/lab/x/mine.f
 import { fleetOf } from './execution-system.ts';
 import { openExplain } from './explain.ts';
 import { openFleet } from './fleet.ts';
@@ -32,6 +29,7 @@ import { reconcile } from './reconcile-system.ts';
 import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
 import { openTails } from './tail.ts';
+import { openWatch } from './watch.ts';
 
 const WRITERS = 2; // one commit in flight, and one that is being replaced
 const READERS = 8;
@@ -73,6 +71,9 @@ export const module: Module = {
         reads,
         explain: openExplain({ pool, reads, fleet: () => fleetOf(pool) }),
         hold: openHold({ db, bus, specs: openSpecs(pool) }),
+        bulk: openBulk({ pool, create, cancel }),
+        watch: openWatch({ pool, message: reads.message, everyMs: lookMs }),
+        keepAliveMs,
       }),
     );
     serve(ProjectionServiceService, projection.handlers({ db }));

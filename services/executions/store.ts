@@ -11,6 +11,7 @@ export interface Filter {
   automation: Buffer | undefined;
   from: Date | undefined;
   to: Date | undefined;
+  labels?: readonly [string, string][];
   before: Buffer | undefined; // only those with a lower id
   limit: number;
 }
@@ -52,24 +53,31 @@ export async function withResults(pool: Pool, workspace: Buffer, row: Row): Prom
 export async function list(pool: Pool, workspace: Buffer, lanes: readonly number[], filter: Filter): Promise<Row[]> {
   const ids = filter.states.length === 0 ? candidates(pool, workspace, filter) : byState(pool, workspace, lanes, filter);
   const [found] = await pool.query<(RowDataPacket & { id: Buffer })[]>(ids);
-  if (found.length === 0) return [];
+  return rowsOf(
+    pool,
+    workspace,
+    found.map(({ id }) => id),
+  );
+}
+
+// Those of the workspace, the newest first, without input and output.
+export async function rowsOf(pool: Pool, workspace: Buffer, ids: readonly Buffer[]): Promise<Row[]> {
+  if (ids.length === 0) return [];
   const sql = `SELECT ${columns(NO_BODY)} ${FROM} WHERE e.workspace = ? AND e.id IN (?) ORDER BY e.id DESC`;
-  const [rows] = await pool.query<Read[]>(sql, [workspace, found.map(({ id }) => id)]);
+  const [rows] = await pool.query<Read[]>(sql, [workspace, ids]);
   return rows;
 }
 
 const candidates = (pool: Pool, workspace: Buffer, filter: Filter): string =>
-  pool.format(`SELECT e.id FROM executions e WHERE e.workspace = ?${conditions(pool, filter)} ORDER BY e.id DESC LIMIT ?`, [
-    workspace,
-    filter.limit,
-  ]);
+  `${pool.format('SELECT e.id FROM executions e WHERE e.workspace = ?', [workspace])}${conditions(pool, filter)}
+    ORDER BY e.id DESC LIMIT ${filter.limit}`;
 
 // Open executions are found where they stand, ended ones by their state: neither reads the history.
 function byState(pool: Pool, workspace: Buffer, lanes: readonly number[], filter: Filter): string {
   const has = (...states: StateName[]): StateName[] => states.filter((state) => filter.states.includes(state));
   const parts: string[] = [];
   const add = (from: string, values: unknown[]) =>
-    parts.push(pool.format(`(SELECT e.id ${from}${conditions(pool, filter)} ORDER BY e.id DESC LIMIT ?)`, [...values, filter.limit]));
+    parts.push(`(${pool.format(`SELECT e.id ${from}`, values)}${conditions(pool, filter)} ORDER BY e.id DESC LIMIT ${filter.limit})`);
   const standing = (table: string) => `FROM ${table} h JOIN executions e ON e.id = h.execution WHERE e.workspace = ?`;
   const running = has('RUNNING', 'CANCELLING');
   if (running.length > 0) add(`${standing('running')} AND h.workspace = ? AND h.state IN (?)`, [workspace, workspace, running]);
@@ -87,19 +95,20 @@ function byState(pool: Pool, workspace: Buffer, lanes: readonly number[], filter
 const TIMER: Partial<Record<StateName, string>> = { SCHEDULED: 'START', RETRYING: 'RETRY', PAUSED: 'PAUSE' };
 
 // The id begins with the time it was made at; the margin is for clocks that differ.
-function conditions(pool: Pool, { automation, from, to, before }: Filter): string {
+export function conditions(pool: Pool, { automation, from, to, before, labels = [] }: Omit<Filter, 'states' | 'limit'>): string {
   const parts: string[] = [];
   const and = (sql: string, ...values: unknown[]) => parts.push(pool.format(` AND ${sql}`, values));
   if (automation) and('e.automation = ?', automation);
   if (before) and('e.id < ?', before);
   if (from) and('e.create_time >= ? AND e.id >= ?', from, lowestId(from.getTime() - MARGIN_MS));
   if (to) and('e.create_time < ? AND e.id < ?', to, lowestId(to.getTime() + MARGIN_MS));
+  for (const [key, value] of labels) and('JSON_UNQUOTE(JSON_EXTRACT(e.labels, ?)) = ?', `$.${JSON.stringify(key)}`, value);
   return parts.join('');
 }
 
 const MARGIN_MS = 3_600_000;
 
-function lowestId(time: number): Buffer {
+export function lowestId(time: number): Buffer {
   const id = Buffer.alloc(16);
   id.writeUIntBE(Math.min(Math.max(time, 0), 2 ** 48 - 1), 0, 6);
   return id;
