@@ -7,7 +7,7 @@ import {
 } from '#gen/millrace/schedules/v1/schedule.ts';
 import type { Tx } from '#platform/db.ts';
 import { newId } from '#platform/id.ts';
-import { counter } from '#platform/metrics.ts';
+import { counter, histogram } from '#platform/metrics.ts';
 import { emit } from '#platform/outbox.ts';
 import * as events from './events.ts';
 import * as overlap from './overlap.ts';
@@ -27,6 +27,7 @@ interface Settings {
 type Live = Pick<ticks.Live, 'id' | 'state'>;
 
 const taken = counter('millrace_schedules_ticks_total', 'Ticks claimed', ['outcome']);
+const lateness = histogram('millrace_schedules_lateness_seconds', 'From when a tick of a spec was due to its claim');
 
 const STATES = { START: State.STARTING, BUFFER: State.BUFFERED, SKIP: State.SKIPPED } as const;
 const LATE = 'the scheduler was away for longer than the catch-up window';
@@ -68,7 +69,10 @@ export async function admit(
   const skipped = decided.filter(({ state }) => state === State.SKIPPED).length + old.filter((id) => cleared.has(id)).length;
   await schedules.add(tx, actor.workspace, schedule.id, { skipped });
   await emit(tx, ...decided.map((tick) => events.ticked(schedule, tick, actor)));
-  for (const { state } of decided) taken.inc({ outcome: state === State.SKIPPED ? 'skipped' : 'claimed' });
+  for (const { state, cause, dueTime } of decided) {
+    taken.inc({ outcome: state === State.SKIPPED ? 'skipped' : 'claimed' });
+    if (cause === Cause.SPEC && dueTime) lateness.observe((now.getTime() - dueTime.getTime()) / 1000);
+  }
   return decided;
 }
 
