@@ -77,6 +77,11 @@ class Process:
         self._pipes = (_Pipe('stdout', child.output), _Pipe('stderr', child.error))
         self._decoder = Decoder()
 
+    @property
+    def has_ended(self) -> bool:
+        """Nothing more comes than what the streams hold."""
+        return self._child.exit.done()
+
     def terminate(self) -> None:
         """SIGTERM to the script, which arrives as KeyboardInterrupt."""
         self._child.terminate()
@@ -94,7 +99,8 @@ class Process:
                 for event in told:
                     yield event
                 if told:
-                    await asyncio.sleep(0)  # a flood leaves the others their turn
+                    if not self.has_ended:
+                        await asyncio.sleep(0)  # a flood leaves the others their turn
                     continue
                 if self._child.exit.done():
                     now = time.monotonic()

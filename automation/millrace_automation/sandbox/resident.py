@@ -30,6 +30,13 @@ class Turn:
         self.output = output
         self.error = error
         self.exit: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
+        self.waiter: asyncio.Future[None] | None = None
+        """Somebody who waits for the end, and is woken without a detour."""
+
+    def end(self, exited: Exited) -> None:
+        self.exit.set_result(exited)
+        if self.waiter:
+            _wake(self.waiter)
 
     def terminate(self) -> None:
         if not self.exit.done():
@@ -57,6 +64,10 @@ class TurnProcess(Process):
         self._other: Process | None = None
         self._has_waited = self._has_begun = self._has_verdict = self._is_stopped = False
 
+    @property
+    def has_ended(self) -> bool:
+        return self._other.has_ended if self._other else super().has_ended
+
     def terminate(self) -> None:
         self._is_stopped = True
         self._other.terminate() if self._other else super().terminate()
@@ -66,26 +77,24 @@ class TurnProcess(Process):
         self._other.kill() if self._other else super().kill()
 
     async def events(self) -> AsyncIterator[Event]:
-        async with contextlib.aclosing(self._own_events()) as events:
-            async for event in events:
-                if isinstance(event, Exited) and self._again and not (self._has_begun or self._is_stopped):
-                    self._other = await self._again()
-                else:
+        try:
+            async with contextlib.aclosing(super().events()) as events:
+                async for event in events:
+                    match event:
+                        case Parsed():
+                            self._has_begun = True
+                        case Returned() | Raised():
+                            self._has_verdict = True
+                        case Exited() if self._again and not (self._has_begun or self._is_stopped):
+                            self._other = await self._again()
+                            break
                     yield event
+        finally:
+            self._resident.over(self._turn, self._has_verdict)
         if self._other:
             async with contextlib.aclosing(self._other.events()) as events:
                 async for event in events:
                     yield event
-
-    async def _own_events(self) -> AsyncIterator[Event]:
-        try:
-            async with contextlib.aclosing(super().events()) as events:
-                async for event in events:
-                    self._has_begun = self._has_begun or isinstance(event, Parsed)
-                    self._has_verdict = self._has_verdict or isinstance(event, Returned | Raised)
-                    yield event
-        finally:
-            self._resident.over(self._turn, self._has_verdict)
 
     async def _readable(self, timeout: float | None) -> None:
         if self._has_waited:
@@ -93,9 +102,8 @@ class TurnProcess(Process):
             return
         self._has_waited = True
         loop = asyncio.get_running_loop()
-        woken = loop.create_future()
+        self._turn.waiter = woken = loop.create_future()
         timer = loop.call_later(_HEAD_START_SECONDS, _wake, woken)
-        self._turn.exit.add_done_callback(lambda _: _wake(woken))
         try:
             await woken
         finally:
@@ -201,7 +209,7 @@ class Resident:
             used, peak = packet[1:].split()
             self._spent += float(used)
             self.is_parked = True
-            turn.exit.set_result(Exited(0, None, float(used), int(peak), False, time.time()))
+            turn.end(Exited(0, None, float(used), int(peak), False, time.time()))
         elif packet[:1] == ENDED:
             self._why = self._why or packet[1:].decode()
         else:
@@ -214,7 +222,7 @@ class Resident:
         ended = exit.result()
         if self._turn and not self._turn.exit.done():
             cpu = max(ended.cpu_seconds - self._spent, 0.0)
-            self._turn.exit.set_result(Exited(ended.code, ended.signal, cpu, ended.peak_memory_kib, ended.oom, ended.time))
+            self._turn.end(Exited(ended.code, ended.signal, cpu, ended.peak_memory_kib, ended.oom, ended.time))
 
     def _close(self) -> None:
         if not self._is_closed:

@@ -1,6 +1,7 @@
 """Enforces the contract's protovalidate rules on a request. A rule that is not known here fails at start, not silently."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 
 from buf.validate import validate_pb2
@@ -14,18 +15,20 @@ Check = Callable[[object], str | None]
 def faults_of(message: Message, path: str = '') -> list[Fault]:
     """The fields that break a rule and what is wrong with each."""
     faults: list[Fault] = []
-    for field, is_required, checks in _plan(message.DESCRIPTOR):
-        at = f'{path}{field.name}'
-        if field.has_presence and not message.HasField(field.name):
-            if is_required:
-                faults.append((at, 'is required'))
+    for rules in _telling(message.DESCRIPTOR):
+        name = rules.field.name
+        if rules.has_presence and not message.HasField(name):
+            if rules.is_required:
+                faults.append((f'{path}{name}', 'is required'))
             continue
-        value = getattr(message, field.name)
-        faults += [(at, fault) for check in checks if (fault := check(value))]
-        if field.message_type and not field.message_type.GetOptions().map_entry and not field.message_type.full_name.startswith('google.'):
-            parts = enumerate(value) if field.is_repeated else [(None, value)]
+        value = getattr(message, name)
+        for check in rules.checks:
+            if fault := check(value):
+                faults.append((f'{path}{name}', fault))
+        if rules.is_nested:
+            parts = enumerate(value) if rules.field.is_repeated else [(None, value)]
             for index, part in parts:
-                faults += faults_of(part, f'{at}.' if index is None else f'{at}[{index}].')
+                faults += faults_of(part, f'{path}{name}.' if index is None else f'{path}{name}[{index}].')
     return faults
 
 
@@ -37,16 +40,33 @@ def require_known_rules(*requests: Descriptor) -> None:
         descriptor = waiting.pop()
         if descriptor.full_name not in seen:
             seen.add(descriptor.full_name)
-            waiting += [field.message_type for field, _, _ in _plan(descriptor) if field.message_type]
+            waiting += [rules.field.message_type for rules in _plan(descriptor) if rules.field.message_type]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    field: FieldDescriptor
+    has_presence: bool
+    is_required: bool
+    is_nested: bool
+    checks: list[Check]
 
 
 @cache
-def _plan(descriptor: Descriptor) -> list[tuple[FieldDescriptor, bool, list[Check]]]:
+def _plan(descriptor: Descriptor) -> list[_Rules]:
     plan = []
     for field in descriptor.fields:
         rules = field.GetOptions().Extensions[validate_pb2.field]
-        plan.append((field, rules.required, list(_checks(field, rules))))
+        kind = field.message_type
+        is_nested = bool(kind and not kind.GetOptions().map_entry and not kind.full_name.startswith('google.'))
+        plan.append(_Rules(field, field.has_presence, rules.required, is_nested, list(_checks(field, rules))))
     return plan
+
+
+@cache
+def _telling(descriptor: Descriptor) -> list[_Rules]:
+    """Those of which one could be broken."""
+    return [rules for rules in _plan(descriptor) if rules.is_required or rules.is_nested or rules.checks]
 
 
 def _checks(field: FieldDescriptor, rules: Message) -> Iterator[Check]:
@@ -69,11 +89,19 @@ def _seconds(duration: Message) -> float:
 
 
 def _least(measure: Callable[[object], float], unit: str = '') -> Callable[[object], Check]:
-    return lambda bound: lambda value: None if measure(value) >= _number(bound) else f'must be at least {_number(bound)}{unit}'
+    def make(bound: object) -> Check:
+        least = _number(bound)
+        return lambda value: None if measure(value) >= least else f'must be at least {least}{unit}'
+
+    return make
 
 
 def _most(measure: Callable[[object], float], unit: str = '') -> Callable[[object], Check]:
-    return lambda bound: lambda value: None if measure(value) <= _number(bound) else f'must be at most {_number(bound)}{unit}'
+    def make(bound: object) -> Check:
+        most = _number(bound)
+        return lambda value: None if measure(value) <= most else f'must be at most {most}{unit}'
+
+    return make
 
 
 def _among(bound: object) -> Check:

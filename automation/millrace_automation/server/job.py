@@ -180,7 +180,8 @@ class Job:
                 if self._verdict is None:
                     self._verdict = event
                     self._cancel('start_to_close', 'heartbeat')
-                    self._after(LINGER_SECONDS, 'linger', self.kill)
+                    if not self._process.has_ended:
+                        self._after(LINGER_SECONDS, 'linger', self.kill)
             case Exited():
                 self._exit = event
 
