@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ class Child:
     error: int
     exit: asyncio.Future[Exited]
     armed: asyncio.Future[None]
+    pool: int = 0
 
     def launch(self, limits: Limits) -> None:
-        self.nursery.send({'launch': self.id, 'limits': asdict(limits)})
+        self.nursery.send({'launch': self.id, 'limits': asdict(limits), 'pool': self.pool})
 
     def terminate(self) -> None:
         if not self.exit.done():
@@ -54,6 +55,14 @@ class Child:
         os.close(self.error)
 
 
+@dataclass
+class Pool:
+    """Children that wait, or else those who wait for one."""
+
+    ready: deque[Child] = field(default_factory=deque)
+    waiting: deque[tuple[asyncio.Future[Child], Limits]] = field(default_factory=deque)
+
+
 class Nursery:
     """`start` waits until the parent is up. When it dies, all its runs end with signal 9 and `is_alive` is false."""
 
@@ -68,8 +77,7 @@ class Nursery:
         self._process = process
         self._loop = asyncio.get_running_loop()
         self._backlog: deque[bytes] = deque()
-        self._waiting: deque[tuple[asyncio.Future[Child], Limits]] = deque()
-        self._ready: deque[Child] = deque()
+        self._pools = (Pool(), Pool())  # the second one is of those that have a keeper where the others have none
         self._running: dict[int, Child] = {}
         self._is_warm = asyncio.Event()
         self._up: asyncio.Future[None] = self._loop.create_future()
@@ -112,10 +120,11 @@ class Nursery:
         """Until all children that it keeps ahead are prepared, or the parent is gone."""
         await self._is_warm.wait()
 
-    async def take(self, limits: Limits) -> Child:
-        """A prepared child, as soon as there is one. The parent knows that it is in use when this returns."""
-        while self._ready:
-            child = self._ready.popleft()
+    async def take(self, limits: Limits, may_be_kept: bool = False) -> Child:
+        """A prepared child, as soon as there is one. The parent knows that it is in use when this returns. One that may be kept has a keeper."""
+        pool = self._pools[may_be_kept and not self.facts['has_keepers']]
+        while pool.ready:
+            child = pool.ready.popleft()
             child.launch(limits)  # one that ended while it waited too, so that another is made
             if not child.exit.done():
                 return child
@@ -123,7 +132,7 @@ class Nursery:
         if self.is_retired or not self.is_alive:
             raise SandboxUnavailable(self.fault or _GONE)
         waiting: asyncio.Future[Child] = self._loop.create_future()
-        self._waiting.append((waiting, limits))
+        pool.waiting.append((waiting, limits))
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -139,10 +148,11 @@ class Nursery:
         self.send({'retire': True})
 
     def _fail_waiting(self, fault: str) -> None:
-        for waiting, _ in self._waiting:
-            if not waiting.done():
-                waiting.set_exception(SandboxUnavailable(fault))
-        self._waiting.clear()
+        for pool in self._pools:
+            for waiting, _ in pool.waiting:
+                if not waiting.done():
+                    waiting.set_exception(SandboxUnavailable(fault))
+            pool.waiting.clear()
 
     async def stop(self) -> None:
         """Ends everything. Returns when nothing is left."""
@@ -193,7 +203,7 @@ class Nursery:
     def _take_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
         match message:
             case {'new': int(id)}:
-                self._admit(id, *descriptors)
+                self._admit(id, message['pool'], *descriptors)
             case {'armed': int(id)}:
                 if (child := self._running.get(id)) and not child.armed.done():
                     child.armed.set_result(None)
@@ -206,19 +216,20 @@ class Nursery:
             case {'failed': str(fault)}:
                 self.fault = fault
 
-    def _admit(self, id: int, channel: int, output: int, error: int) -> None:
+    def _admit(self, id: int, number: int, channel: int, output: int, error: int) -> None:
         endpoint = socket.socket(fileno=channel)
         endpoint.setblocking(False)
-        child = Child(self, id, endpoint, output, error, self._loop.create_future(), self._loop.create_future())
+        child = Child(self, id, endpoint, output, error, self._loop.create_future(), self._loop.create_future(), number)
+        pool = self._pools[number]
         self._running[id] = child
-        while self._waiting:
-            waiting, limits = self._waiting.popleft()
+        while pool.waiting:
+            waiting, limits = pool.waiting.popleft()
             if not waiting.done():
                 child.launch(limits)  # at once: a message that the parent is to retire must not come first
                 waiting.set_result(child)
                 return
-        self._ready.append(child)
-        if len(self._ready) >= self.plan.prepared:
+        pool.ready.append(child)
+        if len(self._pools[0].ready) >= self.plan.prepared:
             self._is_warm.set()
 
     def _lose(self) -> None:
@@ -234,10 +245,11 @@ class Nursery:
             self._up.set_exception(SandboxUnavailable(self.fault or _GONE))
         for child in self._running.values():
             _end(child, {'code': None, 'signal': int(signal.SIGKILL), 'cpu': 0.0, 'peak': 0, 'oom': False})
-        for child in self._ready:
-            child.close()
         self._running.clear()
-        self._ready.clear()
+        for pool in self._pools:
+            for child in pool.ready:
+                child.close()
+            pool.ready.clear()
         self._is_warm.set()
         self.gone.set()
 

@@ -23,6 +23,7 @@ from .users import user_ranges
 _DEFAULT = 'base'
 _LAUNCHES_OF_A_PARENT = 2000  # children share their parent's hash seed and address layout: it is replaced now and then
 _SPARE = 8  # children that are being made or have just ended, beside those that run and wait
+_PREPARED_TO_BE_KEPT = 2  # they start seldom, and run for long
 _TRIES = 3
 _BACKOFF_SECONDS = (0.1, 5.0)
 
@@ -43,7 +44,8 @@ class Sandbox:
         self.packages = packages(settings.environments / _DEFAULT)
         self.residents = Residents(settings.reuse, self._spawn)
         self._built_tier = 0
-        self._most = settings.slots + settings.prepared + settings.reuse.parked + _SPARE
+        self._kept = min(_PREPARED_TO_BE_KEPT, settings.prepared, settings.reuse.parked)
+        self._most = settings.slots + settings.prepared + self._kept + settings.reuse.parked + _SPARE
         self._users = user_ranges(self._most)
         self._nurseries: dict[str, Nursery] = {}
         self._old: set[Nursery] = set()
@@ -118,7 +120,7 @@ class Sandbox:
         for _ in range(_TRIES):
             nursery = await self._nursery(environment)
             try:
-                child = await nursery.take(limits)
+                child = await nursery.take(limits, may_be_kept=bool(line))
             except SandboxUnavailable as error:
                 fault = error
                 continue
@@ -205,6 +207,7 @@ class Sandbox:
             tier=self._built_tier,
             landlock=self.settings.force_tier_at_most >= 1,
             prepared=self.settings.prepared,
+            kept=self._kept,
             most=self._most,
             uids=next((uids for uids in self._users if uids not in in_use), []),
             python=python_folders(),

@@ -89,7 +89,7 @@ class _Prober:
         given = {
             'tier': nursery.plan.tier,
             'server': os.getpid(),
-            'parent': nursery.pid,
+            'parent': nursery.facts['pid'],
             'package': str(Path(__file__).parent),
             'home': os.path.expanduser('~'),
         }

@@ -99,7 +99,7 @@ async def test_runs_that_end_before_their_parent_hears_of_them_are_replaced(sand
     try:
         for _ in range(4):
             assert await asyncio.gather(*[output(other) for _ in range(16)]) == ['"hello"'] * 16
-        waiting = other._nurseries['base']._ready
+        waiting = other._nurseries['base']._pools[0].ready
         async with asyncio.timeout(30):
             while len(waiting) < 12 or any(child.exit.done() for child in waiting):
                 await asyncio.sleep(0.01)

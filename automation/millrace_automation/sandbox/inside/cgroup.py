@@ -28,30 +28,32 @@ class Cgroups:
 
     version: int = 0
     folders: dict[str, str] = field(default_factory=dict)
-    _limits: dict[int, Mapping[str, int]] = field(default_factory=dict)
+    _limits: dict[int, tuple[Mapping[str, int], int]] = field(default_factory=dict)
+    _files: dict[str, int] = field(default_factory=dict)  # those that each run needs stay open
 
     def paths(self, slot: int) -> list[str]:
         return [f'{folder}/{slot}' for folder in dict.fromkeys(self.folders.values())]
 
-    def prepare(self, slot: int, limits: Mapping[str, int]) -> None:
-        """Makes the slot's groups as a new child finds them."""
+    def prepare(self, slot: int, limits: Mapping[str, int], keepers: int) -> None:
+        """Makes the slot's groups as a new child finds them. `keepers` of its processes are not the run's."""
         if slot not in self._limits:
             for path in self.paths(slot):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(path)
-        self.limit(slot, limits)
+        self.limit(slot, limits, keepers)
         if memory := self.folders.get('memory'):  # forgets the highest use of the run before
             name = 'memory.max_usage_in_bytes' if self.version == 1 else 'memory.peak'
-            _put(f'{memory}/{slot}/{name}', '0', optional=True)
+            with contextlib.suppress(OSError):
+                os.pwrite(self._file(f'{memory}/{slot}/{name}', os.O_RDWR), b'0', 0)
 
-    def limit(self, slot: int, limits: Mapping[str, int]) -> None:
-        if self._limits.get(slot) == limits:
+    def limit(self, slot: int, limits: Mapping[str, int], keepers: int) -> None:
+        if self._limits.get(slot) == (limits, keepers):
             return
         if memory := self.folders.get('memory'):
             self._limit_memory(f'{memory}/{slot}', max(limits['memory_mib'], _LEAST_MIB) * _MIB)
         if pids := self.folders.get('pids'):
-            _put(f'{pids}/{slot}/pids.max', str(limits['processes'] + 1))  # init is one of them
-        self._limits[slot] = limits
+            _put(f'{pids}/{slot}/pids.max', str(limits['processes'] + keepers))
+        self._limits[slot] = (limits, keepers)
 
     def _limit_memory(self, group: str, size: int) -> None:
         names = ('memory.limit_in_bytes', 'memory.memsw.limit_in_bytes') if self.version == 1 else ('memory.max',)
@@ -65,10 +67,31 @@ class Cgroups:
         if not (memory := self.folders.get('memory')):
             return Usage()
         peak, events = ('memory.max_usage_in_bytes', 'memory.oom_control') if self.version == 1 else ('memory.peak', 'memory.events')
-        counted = dict(line.split() for line in _get(f'{memory}/{slot}/{events}').splitlines() if len(line.split()) == 2)
-        return Usage(self._bytes(f'{memory}/{slot}/{peak}') // 1024, int(counted.get('oom_kill', 0)))
+        _, _, kills = self._read(f'{memory}/{slot}/{events}').partition(b'oom_kill ')
+        return Usage(int(self._read(f'{memory}/{slot}/{peak}', os.O_RDWR) or 0) // 1024, int(kills.split(b'\n')[0] or 0))
+
+    def is_empty(self, slot: int) -> bool:
+        """Whether no process is left in it, as far as that is counted."""
+        return (pids := self.folders.get('pids')) is not None and self._read(f'{pids}/{slot}/pids.current') == b'0\n'
+
+    def _read(self, path: str, mode: int = os.O_RDONLY) -> bytes:
+        try:
+            return os.pread(self._file(path, mode), 4096, 0)
+        except OSError:
+            return b''
+
+    def _file(self, path: str, mode: int) -> int:
+        if path not in self._files:
+            try:
+                self._files[path] = os.open(path, mode | os.O_CLOEXEC)
+            except PermissionError:
+                self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._files[path]
 
     def remove(self) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
         for folder in dict.fromkeys(self.folders.values()):
             _remove_folder(folder)
 
@@ -82,7 +105,7 @@ def usable(own: dict[str, str], server: int, limits: Mapping[str, int]) -> Cgrou
     """A controller that turns out not to be ours to set is left to the watch."""
     groups = _find(own, server)
     try:
-        groups.prepare(0, limits)
+        groups.prepare(0, limits, 1)
     except OSError:
         groups.remove()
         return Cgroups()

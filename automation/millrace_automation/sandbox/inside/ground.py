@@ -3,11 +3,27 @@
 import contextlib
 import os
 import shutil
+import signal
+import socket
 
-from . import tree
-from .init import INSIDE_ID
-from .plan import Plan
-from .system import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_DUMPABLE, prctl, unshare, write_file
+from . import pause, tree
+from .plan import HOST, INSIDE_ID, Plan
+from .system import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    close_from,
+    enter,
+    fork,
+    prctl,
+    unshare,
+    write_file,
+)
 
 
 def make_tree(plan: Plan) -> None:
@@ -21,12 +37,68 @@ def make_tree(plan: Plan) -> None:
         write_file('/proc/self/uid_map', f'0 {user} 1')
         write_file('/proc/self/gid_map', f'0 {group} 1')
     tree.build(plan.python, plan.libraries)
-    prctl(PR_SET_DUMPABLE, 1)  # or the children's maps could not be written
+    if not plan.uids:
+        prctl(PR_SET_DUMPABLE, 1)  # or the children's maps could not be written
 
 
-def map_user(pid: int, outside: int | None) -> None:
+def stand_apart() -> None:
+    """Goes on as the first process of a process namespace: so all sandboxes end when this process does, however it ends. The one that called
+    this stays outside and waits for it.
+    """
+    unshare(CLONE_NEWPID)
+    if pid := fork():
+        try:
+            close_from(0)
+            os.waitpid(pid, 0)
+        finally:
+            os._exit(0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_DUMPABLE, 0)
+    unshare(CLONE_NEWUTS)
+    socket.sethostname(HOST)
+    pause.prepare()
+
+
+def resize(first: int, disk_mib: int) -> None:
+    """The folder of a sandbox, by the pidfd of its first process."""
+    own = os.open('/proc/self/ns/mnt', os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(first, CLONE_NEWNS)
+        try:
+            tree.resize(disk_mib)
+        finally:
+            enter(own, 0)
+    finally:
+        os.close(own)
+
+
+class Namespaces:
+    """Of networks and of the System V IPC: an empty one of each for every slot, made once, since the kernel takes long to make and to remove
+    them. Nothing of a run outlives its processes in there: it may neither open a socket nor make an IPC object, and has no right over them.
+    """
+
+    def __init__(self) -> None:
+        self._own = self._open()
+        self._of_slots: dict[int, tuple[int, ...]] = {}
+
+    def of(self, number: int) -> tuple[int, ...]:
+        if number not in self._of_slots:
+            unshare(CLONE_NEWNET | CLONE_NEWIPC)
+            self._of_slots[number] = self._open()
+            for descriptor in self._own:
+                enter(descriptor, 0)
+        return self._of_slots[number]
+
+    @staticmethod
+    def _open() -> tuple[int, ...]:
+        return tuple(os.open(f'/proc/self/ns/{name}', os.O_RDONLY | os.O_CLOEXEC) for name in ('net', 'ipc'))
+
+
+def map_user(pidfd: int, outside: int | None) -> None:
     """Says who the only user of the child's namespace is outside of it: its own one, or this process's."""
     user, group = (outside, outside) if outside is not None else (os.geteuid(), os.getegid())
+    with open(f'/proc/self/fdinfo/{pidfd}') as file:  # /proc may have another number for it than this process
+        pid = next(int(line.split()[1]) for line in file if line.startswith('Pid:'))
     write_file(f'/proc/{pid}/uid_map', f'{INSIDE_ID} {user} 1')
     write_file(f'/proc/{pid}/gid_map', f'{INSIDE_ID} {group} 1')
 

@@ -10,7 +10,6 @@ descriptor of a line to the supervisor: then the process may be kept (residence)
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import resource
@@ -23,7 +22,7 @@ from typing import NoReturn
 
 from . import execution, landlock, script, tree
 from .channel import Channel
-from .plan import DEFAULT_LIMITS, ChildPlan
+from .plan import DEFAULT_LIMITS, HOST, INSIDE_ID, NICE, ChildPlan
 from .residence import KEEP, Residence
 from .seccomp import Filter
 from .system import (
@@ -32,25 +31,26 @@ from .system import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
-    close_from,
     drop_bounding_capabilities,
     drop_capabilities,
     fork,
     prctl,
+    take_descriptors,
+    unblock_signals,
     unshare,
     write_file,
 )
 from .watch import Watch, children_of
 
-INSIDE_ID = 1000
 _STATUS = 4
-_NICE = 5  # a script never delays the server
 
 
 def run(plan: ChildPlan, filter: Filter, channel: Channel, descriptors: tuple[int, int, int, int]) -> NoReturn:
     """`descriptors`: standard output, standard error, the script's channel, the status socket."""
     try:
-        _take(descriptors)
+        take_descriptors(descriptors)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        unblock_signals()
         status = socket.socket(fileno=_STATUS)
         try:
             scoped = _prepare(plan, status)
@@ -65,16 +65,6 @@ def run(plan: ChildPlan, filter: Filter, channel: Channel, descriptors: tuple[in
         os._exit(1)
 
 
-def _take(descriptors: tuple[int, ...]) -> None:
-    """Puts the descriptors at 1, 2, 3 and 4 and closes whatever else the parent had."""
-    signal.set_wakeup_fd(-1)
-    null = os.open('/dev/null', os.O_RDWR)
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _STATUS + 1) for descriptor in (null, *descriptors)]
-    for target, descriptor in enumerate(high):
-        os.dup2(descriptor, target)
-    close_from(_STATUS + 1)
-
-
 def _prepare(plan: ChildPlan, status: socket.socket) -> bool:
     """Returns whether signals of this process reach nobody else."""
     if plan.has_namespaces and status.recv(1) != b'G':
@@ -83,10 +73,11 @@ def _prepare(plan: ChildPlan, status: socket.socket) -> bool:
         write_file(f'{group}/cgroup.procs', '0')
     _become(plan)
     os.umask(0o077)
-    os.nice(_NICE)
+    os.nice(NICE)
     if plan.has_namespaces:
-        tree.enter(DEFAULT_LIMITS['disk_mib'])
-        socket.sethostname('sandbox')
+        tree.bind()
+        tree.enter(DEFAULT_LIMITS['disk_mib'], INSIDE_ID)
+        socket.sethostname(HOST)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:  # the parent's end shows on the status socket: then there may be something to sweep
         os.chdir(plan.work)

@@ -1,9 +1,12 @@
 """Keeps sandboxed children prepared, ahead of demand. It holds no secret and one thread, and runs no code of a user.
 
 Packets on the control socket are JSON. To the supervisor: {"up": what it found} once; {"new": id} with the child's channel, standard
-output and standard error; {"armed": id} its control groups have its limits; {"exit": id, ...}; {"failed": text} a child could not be
-prepared. From it: {"launch": id, "limits": {...}} the child is in use, make another; it may have ended when this is read; {"terminate":
-id}, {"kill": id}, {"retire": true} make no more and end with the last run.
+output and standard error; {"armed": id} its limits hold, where they are not those it was prepared with; {"exit": id, ...}; {"failed": text}
+a child could not be prepared. From it: {"launch": id, "pool": number, "limits": {...}} the child is in use, make another; it may have ended
+when this is read; {"terminate": id}, {"kill": id}, {"retire": true} make no more and end with the last run.
+
+Children with a keeper (init) and without are kept in pools of their own where both can be made, since only the first may be kept for
+another run; else all of them have one, and there is one pool.
 """
 
 import contextlib
@@ -16,10 +19,11 @@ import signal
 import socket
 import time
 
-from . import cgroup, ground, landlock, slots, surroundings
+from . import cgroup, ground, landlock, surroundings
+from .pause import Pauses
 from .plan import DEFAULT_LIMITS, ChildPlan, Plan
 from .seccomp import Filter
-from .slots import Slot
+from .slots import Maker, Slot
 from .system import PR_SET_CHILD_SUBREAPER, prctl
 from .watch import children_of
 
@@ -36,16 +40,14 @@ class Parent:
     def __init__(self, control: socket.socket, plan: Plan):
         self._control = control
         self._plan = plan
-        self._filter = Filter()
         self._channel = surroundings.make(plan)
         self._groups = cgroup.Cgroups()
         self._free = list(range(plan.most))[::-1]
-        self._children: dict[int, Slot] = {}  # by pid
-        self._by_id: dict[int, Slot] = {}
+        self._children: dict[int, Slot] = {}  # by id
         self._last_id = 0
-        self._by_status: dict[int, Slot] = {}
+        self._by_descriptor: dict[int, Slot] = {}
         self._poll = select.poll()
-        self._wanted = plan.prepared
+        self._wanted: list[int] | None = None
         self._failures = 0
         self._has_strays = False
         self._shared_processes = 0
@@ -60,7 +62,6 @@ class Parent:
             while self._wanted is not None or self._children:
                 self._prepare()
                 self._wait()
-                self._reap()
                 self._kill_overdue()
         finally:
             self._tear_down()
@@ -78,13 +79,18 @@ class Parent:
         else:
             ground.make_work(self._plan.work)
             self._shared_processes = 0 if self._plan.uids else ground.processes_of(os.getuid())
-        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._woken = woken
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # pidfds tell of children; adopted orphans vanish
+        is_apart = self._plan.tier >= 2 and bool(self._plan.uids) and 'memory' in self._groups.folders
+        if is_apart:
+            ground.stand_apart()
+        self._needs_keepers = not is_apart
+        self._wanted = [max(self._plan.prepared, 1), self._plan.kept if is_apart else 0]
+        self._maker = Maker(
+            Filter(), self._channel, Pauses(self._plan.most) if is_apart else None, ground.Namespaces() if is_apart else None
+        )
         self._poll.register(self._control, select.POLLIN)
-        self._poll.register(woken, select.POLLIN)
-        self._tell({'up': {'groups': sorted(self._groups.folders), 'version': self._groups.version, 'landlock': landlock.version()}})
+        facts = {'groups': sorted(self._groups.folders), 'version': self._groups.version, 'landlock': landlock.version()}
+        self._tell({'up': facts | {'pid': int(os.readlink('/proc/self')), 'has_keepers': self._needs_keepers}})
         gc.collect()
         gc.freeze()
 
@@ -93,54 +99,71 @@ class Parent:
     def _prepare(self) -> None:
         """One: whoever asks for something meanwhile is not to wait for all of them."""
         if self._is_short:
-            self._wanted -= 1
-            number = self._free.pop()
-            self._groups.prepare(number, DEFAULT_LIMITS)
-            self._fork(number)
+            pool = 1 if self._wanted[1] else 0
+            self._wanted[pool] -= 1
+            self._fork(self._free.pop(), pool)
 
     @property
     def _is_short(self) -> bool:
-        return bool(self._wanted and self._free)
+        return self._wanted is not None and bool(self._free) and any(self._wanted)
 
-    def _fork(self, number: int) -> None:
+    def _fork(self, number: int, pool: int) -> None:
+        has_keeper = pool == 1 or self._needs_keepers
+        self._groups.prepare(number, DEFAULT_LIMITS, has_keeper)
         uid = self._plan.uids[number] if self._plan.uids else None
-        plan = ChildPlan(self._plan, number, self._groups.paths(number), 'memory' in self._groups.folders, uid, self._shared_processes)
+        has_group = 'memory' in self._groups.folders
+        plan = ChildPlan(self._plan, number, self._groups.paths(number), has_group, uid, has_keeper, self._shared_processes)
         self._last_id += 1
-        slot = slots.start(plan, self._filter, self._channel, self._last_id, self._groups.usage(number).kills)
-        self._children[slot.pid] = self._by_id[slot.id] = self._by_status[slot.status.fileno()] = slot
-        self._poll.register(slot.status, select.POLLIN)
+        slot = self._maker.start(plan, self._last_id, self._groups.usage(number).kills)
+        slot.pool = pool
+        self._children[slot.id] = slot
+        self._listen(slot.status.fileno(), slot)
+        self._listen(slot.pidfd, slot)
+
+    def _listen(self, descriptor: int, slot: Slot) -> None:
+        self._by_descriptor[descriptor] = slot
+        self._poll.register(descriptor, select.POLLIN)
+
+    def _ignore(self, descriptor: int) -> None:
+        if self._by_descriptor.pop(descriptor, None):
+            self._poll.unregister(descriptor)
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
         for slot in self._children.values():
             if slot.kill_time is not None and now > slot.kill_time + _KILL_SECONDS:
-                os.kill(slot.pid, signal.SIGKILL)
+                slot.kill_last()
         if self._has_strays:  # whose init is dead: nobody else would end them
-            strays = [pid for pid in children_of('self', os.getpid()) if pid not in self._children]
+            ours = {pid for slot in self._children.values() for pid, _ in slot.processes}
+            strays = [pid for pid in children_of('self', os.getpid()) if pid not in ours]
             for pid in strays:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._has_strays = bool(strays)
 
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, _, used = os.wait4(-1, os.WNOHANG)
-                if pid == 0:
-                    break
-                if slot := self._children.pop(pid, None):
-                    self._end(slot, used)
-
-    def _end(self, slot: Slot, used: resource.struct_rusage) -> None:
+    def _reap(self, slot: Slot) -> None:
+        pidfd = slot.pidfd
+        if not (used := slot.reap()):
+            return
+        self._ignore(pidfd)
         while self._hear(slot):
             pass  # what it said before it ended
-        self._poll.unregister(slot.status)
-        del self._by_status[slot.status.fileno()], self._by_id[slot.id]
+        if not slot.processes:
+            self._end(slot, used)
+            return
+        slot.kill_last()
+        self._listen(slot.pidfd, slot)
+        if slot.is_announced and self._groups.is_empty(slot.number):  # the first process is all that is left
+            self._tell_exit(slot, None)
+
+    def _end(self, slot: Slot, used: resource.struct_rusage) -> None:
+        self._ignore(slot.status.fileno())
+        del self._children[slot.id]
         slot.close()
         self._free.append(slot.number)
         self._has_strays = self._has_strays or (self._plan.tier < 2 and slot.report is None)
         if not slot.is_announced:
-            self._fail(slot.fault or 'a child ended while it was prepared')
+            self._fail(slot.fault or 'a child ended while it was prepared', slot.pool)
             return
         if slot.report is None and slot.fault:
             self._tell({'failed': slot.fault})
@@ -154,28 +177,29 @@ class Parent:
         usage = self._groups.usage(slot.number)
         self._tell({'exit': slot.id} | slot.account(used, usage.peak_kib, usage.kills))
 
-    def _fail(self, fault: str) -> None:
+    def _fail(self, fault: str, pool: int) -> None:
         self._failures += 1
         self._tell({'failed': fault})
-        self._want_another()
+        self._want_another(pool)
         if self._wanted is not None and self._failures >= _FAILURES:
             raise ConnectionError
 
-    def _want_another(self) -> None:
+    def _want_another(self, pool: int) -> None:
         if self._wanted is not None:
-            self._wanted += 1
+            self._wanted[pool] += 1
 
     # messages
 
     def _wait(self) -> None:
         is_urgent = self._has_strays or any(slot.kill_time is not None for slot in self._children.values())
         for descriptor, _ in self._poll.poll(0 if self._is_short else 50 if is_urgent else None):
-            if descriptor == self._woken:
-                os.read(descriptor, 4096)
-            elif descriptor == self._control.fileno():
+            if descriptor == self._control.fileno():
                 self._obey()
-            elif slot := self._by_status.get(descriptor):
-                self._hear(slot)
+            elif slot := self._by_descriptor.get(descriptor):
+                if slot.processes and descriptor == slot.pidfd:
+                    self._reap(slot)
+                else:
+                    self._hear(slot)
 
     def _obey(self) -> None:
         data = self._control.recv(4096)
@@ -188,23 +212,29 @@ class Parent:
                 slot.kill()
             return
         (verb,) = order.keys() & {'launch', 'terminate', 'kill'}
-        slot = self._by_id.get(order[verb])
+        slot = self._children.get(order[verb])
         if verb == 'launch':
-            self._want_another()
+            self._want_another(order['pool'])
         if slot is None:
             return
         if verb == 'launch':
             slot.is_launched = True
-            with contextlib.suppress(OSError):  # a limit below what it uses already: the kernel's word stands
-                self._groups.limit(slot.number, order['limits'])
-            self._tell({'armed': slot.id})
+            if order['limits'] != DEFAULT_LIMITS:
+                self._limit(slot, order['limits'])
+                self._tell({'armed': slot.id})
         elif verb == 'terminate':
-            slot.send(b'T')
+            slot.terminate()
         else:
             slot.kill()
 
+    def _limit(self, slot: Slot, limits: dict[str, int]) -> None:
+        with contextlib.suppress(OSError):  # a limit below what it uses already: the kernel's word stands
+            self._groups.limit(slot.number, limits, slot.has_keeper)
+        if not slot.has_keeper and slot.processes and limits['disk_mib'] != DEFAULT_LIMITS['disk_mib']:
+            ground.resize(slot.processes[-1][1], limits['disk_mib'])
+
     def _hear(self, slot: Slot) -> bool:
-        """Takes one packet of an init; False when there is none."""
+        """Takes one packet of a child; False when there is none."""
         try:
             packet = slot.status.recv(65536, socket.MSG_DONTWAIT)
         except OSError:
@@ -213,8 +243,11 @@ class Parent:
             case b'R':
                 self._failures = 0
                 slot.is_announced = True
-                socket.send_fds(self._control, [json.dumps({'new': slot.id}).encode()], slot.descriptors)
+                socket.send_fds(self._control, [json.dumps({'new': slot.id, 'pool': slot.pool}).encode()], slot.descriptors)
                 slot.close_descriptors()
+                if not slot.has_keeper:
+                    self._ignore(slot.status.fileno())
+                    slot.status.close()
             case b'E':
                 slot.report = packet[1:].decode().split()
                 self._tell_exit(slot, None)
@@ -232,11 +265,13 @@ class Parent:
             slot.kill()
         end = time.monotonic() + _KILL_SECONDS
         while self._children and time.monotonic() < end + 1:
-            for pid in list(self._children):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    del self._children[pid]
+            for slot in list(self._children.values()):
+                while slot.processes and slot.reap():
+                    slot.kill_last()
+                if not slot.processes:
+                    del self._children[slot.id]
                 elif time.monotonic() > end:
-                    os.kill(pid, signal.SIGKILL)
+                    slot.kill_last()
             time.sleep(0.005)
         self._groups.remove()
         if self._plan.tier < 2:

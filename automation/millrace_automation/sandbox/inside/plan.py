@@ -3,18 +3,22 @@
 import json
 from dataclasses import dataclass, field
 
+INSIDE_ID = 1000  # the only user of a sandbox, as it sees itself
+HOST = 'sandbox'
+NICE = 10  # a script never delays the server, nor what hands out work and tells of it
 DEFAULT_LIMITS = {'memory_mib': 512, 'processes': 64, 'cpu_seconds': 60, 'disk_mib': 64}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`tier` 2 is with namespaces, 1 without. `uids` is the range of outside users that children get, one each; empty where the
+    """`tier` 2 is with namespaces, 1 without. `prepared` children wait, and `kept` more that may be kept for another run. `uids` is the range of outside users that children get, one each; empty where the
     server may not choose. `python` and `libraries` are folders that scripts read. `work` is where tier 1 makes its folders.
     """
 
     tier: int
     landlock: bool
     prepared: int
+    kept: int
     most: int
     uids: list[int]
     python: list[str]
@@ -36,6 +40,8 @@ class ChildPlan:
     has_memory_group: bool = False
     uid: int | None = None
     """The outside user, when it has its own."""
+    has_keeper: bool = True
+    """An init of its own stands between it and the parent."""
     shared_processes: int = 0
     """How many processes the user has beside the run's, when it has no user and no namespace of its own."""
 
@@ -51,5 +57,5 @@ class ChildPlan:
         """For RLIMIT_NPROC, which counts a user's threads within its user namespace, init included. Where runs share a user the sum of
         all of them counts; there the watch holds each one to its own.
         """
-        own = processes + 1
+        own = processes + self.has_keeper
         return own if self.has_namespaces or self.uid is not None else self.shared_processes + self.plan.most * own

@@ -1,5 +1,6 @@
 """The process of the user's code: locks itself in, waits for one request, runs it."""
 
+import _signal
 import json
 import os
 import random
@@ -26,7 +27,7 @@ def start(plan: ChildPlan, filter: Filter, channel: Channel, begin: socket.socke
     """Descriptors: 1 and 2 are pipes, 3 the channel; `begin` leads to init."""
     try:
         channel.own()
-        _lock_in(plan, filter)
+        lock_in(plan, filter)
         begin.send(b'R')
     except BaseException as fault:
         begin.send(f'{type(fault).__name__}: {fault}'.encode(errors='replace'))
@@ -56,14 +57,14 @@ def _serve(plan: ChildPlan, channel: Channel, begin: socket.socket) -> int:
         return execution.report_raised(channel, fault)
 
 
-def _lock_in(plan: ChildPlan, filter: Filter) -> None:
+def lock_in(plan: ChildPlan, filter: Filter) -> None:
     """Everything that can be done before the request is known. Nothing of it can be undone."""
     os.setsid()
     prctl(PR_SET_DUMPABLE, 1)  # its own /proc/self
     if not plan.has_namespaces:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ['HOME'] = os.environ['TMPDIR'] = os.getcwd()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _signal.signal(signal.SIGCHLD, _signal.SIG_DFL)
     random.seed()
     drop_capabilities()
     rlimits.set_fixed()

@@ -1,4 +1,8 @@
-"""One child as its parent sees it, and how it comes to be."""
+"""One child as its parent sees it, and how it comes to be.
+
+With a keeper it is one process to the parent: init, which forks the script and reports its end. Without one it is two: the script, whose
+end the parent sees itself, and the first process of its namespace, which the parent then ends.
+"""
 
 import contextlib
 import os
@@ -6,13 +10,24 @@ import resource
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from . import ground, init
+from . import entry, ground, init
 from .channel import Channel
+from .pause import Pauses
 from .plan import ChildPlan
 from .seccomp import Filter
-from .system import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, clone
+from .system import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    WAIT_ALL,
+    clone,
+    enter,
+)
 
 _NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET
 
@@ -22,20 +37,28 @@ class Slot:
     id: int
     """Never used twice by a parent, unlike the number."""
     number: int
-    """Decides its user, its control groups and its folder."""
-    pid: int
+    """Decides its user, its control groups, its namespaces and its folder."""
     status: socket.socket
     descriptors: tuple[int, ...]
     """The supervisor's ends: channel, standard output, standard error. Handed over with the announcement."""
     kills_before: int
     """Processes that the kernel had killed in the slot's control group, for memory, before this child."""
+    processes: list[tuple[int, int]] = field(default_factory=list)
+    """Pid and pidfd of those that the parent has not reaped, in the order in which they end."""
+    has_keeper: bool = True
+    pool: int = 0
     is_announced: bool = False
     is_launched: bool = False
     is_told: bool = False
     kill_time: float | None = None
     report: list[str] | None = None
-    """What init said last: see there."""
+    """What init said last: see there. Without one, the same from the script's own end."""
     fault: str = ''
+
+    @property
+    def pidfd(self) -> int:
+        """Of the process that ends next."""
+        return self.processes[0][1]
 
     def send(self, packet: bytes) -> None:
         try:
@@ -43,10 +66,36 @@ class Slot:
         except OSError:
             pass  # it has ended, or is about to be ended
 
+    def terminate(self) -> None:
+        if self.has_keeper:
+            self.send(b'T')
+        elif self.report is None:
+            os.kill(self.processes[0][0], signal.SIGTERM)
+
     def kill(self) -> None:
         if self.kill_time is None:
             self.kill_time = time.monotonic()
-            self.send(b'K')
+            if self.has_keeper:
+                self.send(b'K')
+            else:
+                self.kill_last()
+
+    def kill_last(self) -> None:
+        """Ends everything in the sandbox that is not reaped."""
+        if self.processes:
+            os.kill(self.processes[-1][0], signal.SIGKILL)
+
+    def reap(self) -> resource.struct_rusage | None:
+        """What the next of its processes to end has used, if that one has ended."""
+        pid, pidfd = self.processes[0]
+        ended, status, used = os.wait4(pid, os.WNOHANG | WAIT_ALL)
+        if not ended:
+            return None
+        os.close(pidfd)
+        del self.processes[0]
+        if not self.has_keeper and self.report is None:
+            self.report = [str(status), str(used.ru_utime + used.ru_stime), str(used.ru_maxrss), '-']
+        return used
 
     def close(self) -> None:
         self.status.close()
@@ -77,36 +126,67 @@ def _killed(used: resource.struct_rusage | None) -> list[str]:
     return [str(int(signal.SIGKILL)), str(cpu), str(rss), '-']
 
 
-def start(plan: ChildPlan, filter: Filter, channel: Channel, id: int, kills_before: int) -> Slot:
-    """Forks a child that prepares itself. Returns in the parent only."""
-    if not plan.has_namespaces:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(plan.work, 0o700)
-        if plan.uid is not None:
-            os.chown(plan.work, plan.uid, plan.uid)
-    ours, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server_channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    output, output_end = os.pipe()
-    error, error_end = os.pipe()
-    if plan.uid is not None:  # it opens them by name too, as /dev/stderr
-        os.fchown(output_end, plan.uid, plan.uid)
-        os.fchown(error_end, plan.uid, plan.uid)
-    pid = clone(_NAMESPACES if plan.has_namespaces else 0)
-    if pid == 0:
+class Maker:
+    """Forks children that prepare themselves. `pauses` and `namespaces` are what those without a keeper need."""
+
+    def __init__(self, filter: Filter, channel: Channel, pauses: Pauses | None, namespaces: ground.Namespaces | None):
+        self._filter = filter
+        self._channel = channel
+        self._pauses = pauses
+        self._namespaces = namespaces
+        self._own = os.open('/proc/self/ns/pid', os.O_RDONLY | os.O_CLOEXEC)
+
+    def start(self, plan: ChildPlan, id: int, kills_before: int) -> Slot:
+        if not plan.has_namespaces:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(plan.work, 0o700)
+            if plan.uid is not None:
+                os.chown(plan.work, plan.uid, plan.uid)
+        ours, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        server_channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        output, output_end = os.pipe()
+        error, error_end = os.pipe()
+        if plan.uid is not None:  # it opens them by name too, as /dev/stderr
+            os.fchown(output_end, plan.uid, plan.uid)
+            os.fchown(error_end, plan.uid, plan.uid)
+        slot = Slot(id, plan.slot, ours, (server_channel.detach(), output, error), kills_before, has_keeper=plan.has_keeper)
+        ends = (output_end, error_end, script_channel.detach(), status.detach())
         try:
-            init.run(plan, filter, channel, (output_end, error_end, script_channel.fileno(), status.fileno()))
+            if plan.has_keeper:
+                self._with_keeper(plan, slot, ends)
+            else:
+                self._without(plan, slot, ends)
         finally:
-            os._exit(1)  # whatever happens, a child never goes on as a second parent
-    status.close()
-    script_channel.close()
-    os.close(output_end)
-    os.close(error_end)
-    slot = Slot(id, plan.slot, pid, ours, (server_channel.detach(), output, error), kills_before)
-    if plan.has_namespaces:
-        try:
-            ground.map_user(pid, plan.uid)
-            slot.send(b'G')
-        except OSError as fault:
-            slot.fault = f'{fault.filename or "user map"}: {fault.strerror}'
-            os.kill(pid, signal.SIGKILL)
-    return slot
+            for descriptor in ends:
+                os.close(descriptor)
+        return slot
+
+    def _with_keeper(self, plan: ChildPlan, slot: Slot, ends: tuple[int, ...]) -> None:
+        pid, pidfd = clone(_NAMESPACES if plan.has_namespaces else 0)
+        if pid == 0:
+            try:
+                init.run(plan, self._filter, self._channel, ends)
+            finally:
+                os._exit(1)  # whatever happens, a child never goes on as a second parent
+        slot.processes.append((pid, pidfd))
+        if plan.has_namespaces:
+            try:
+                ground.map_user(pidfd, plan.uid)
+                slot.send(b'G')
+            except OSError as fault:
+                slot.fault = f'{fault.filename or "user map"}: {fault.strerror}'
+                os.kill(pid, signal.SIGKILL)
+
+    def _without(self, plan: ChildPlan, slot: Slot, ends: tuple[int, ...]) -> None:
+        namespaces = self._namespaces.of(plan.slot)
+        first = self._pauses.start(plan.slot)
+        slot.processes.append(first)
+        enter(first[1], CLONE_NEWPID)  # only for what is forked from now on
+        script = clone(0)
+        if script[0] == 0:
+            try:
+                entry.run(plan, self._filter, self._channel, ends, first[1], namespaces)
+            finally:
+                os._exit(1)
+        enter(self._own, CLONE_NEWPID)
+        slot.processes.insert(0, script)

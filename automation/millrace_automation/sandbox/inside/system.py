@@ -1,14 +1,17 @@
 """System calls that Python does not offer, by ctypes. Numbers are those of x86-64 and of the kernel's generic table (aarch64)."""
 
+import _signal
 import ctypes
+import fcntl
 import os
 import platform
-import signal
 import struct
 
 IS_ARM = platform.machine() == 'aarch64'
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+_CLONE_VM, _CLONE_FILES, _CLONE_PIDFD = 0x100, 0x400, 0x1000
+WAIT_ALL = 0x40000000  # __WALL: also for children that end without a signal
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
@@ -26,7 +29,8 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 # the library calls keep Python's lock: every process here has one thread, and a clone must not lose it half-way
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-Argument = int | bytes | ctypes.Array | None
+_pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
+Argument = int | bytes | ctypes.Array | ctypes.c_void_p | None
 
 
 def _checked(result: int, what: str) -> int:
@@ -47,11 +51,26 @@ def prctl(option: int, argument: int = 0, pointer: ctypes.Array | None = None) -
     return _checked(_libc.prctl(option, ctypes.c_ulong(argument), second, ctypes.c_ulong(0), ctypes.c_ulong(0)), f'prctl {option}')
 
 
-def clone(flags: int) -> int:
-    """A fork with clone's flags: 0 in the child. See `fork` for what is left out; the C library's care is left out too, so the child
-    runs code of this package only.
+_pidfd = ctypes.c_int()
+
+
+def clone(flags: int) -> tuple[int, int]:
+    """A fork with clone's flags: the child's pid (0 in the child), and its pidfd. Its end sends no signal: wait for it with WAIT_ALL. See
+    `fork` for what is left out; the C library's care is left out too, so the child runs code of this package only.
     """
-    return syscall('clone', _SYS_CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    pid = syscall('clone', _SYS_CLONE, flags | _CLONE_PIDFD, 0, _pointer(_pidfd), 0, 0)
+    return pid, _pidfd.value
+
+
+def clone_pausing(flags: int, stack_end: int) -> tuple[int, int]:
+    """The same, but the child has this process's memory and descriptors instead of a copy, and only calls the C library's pause()."""
+    flags |= _CLONE_VM | _CLONE_FILES | _CLONE_PIDFD
+    pid = _libc.clone(_pause, ctypes.c_void_p(stack_end), ctypes.c_int(flags), None, ctypes.byref(_pidfd))
+    return _checked(pid, 'clone'), _pidfd.value
+
+
+def _pointer(value: ctypes.c_int) -> ctypes.c_void_p:
+    return ctypes.cast(ctypes.byref(value), ctypes.c_void_p)
 
 
 def fork() -> int:
@@ -65,6 +84,11 @@ def fork() -> int:
 
 def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags), 'unshare')
+
+
+def enter(descriptor: int, kinds: int) -> None:
+    """The namespaces of a process, by its pidfd, or the one that the descriptor stands for. 0: whichever it is."""
+    _checked(_libc.setns(descriptor, kinds), 'setns')
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
@@ -98,12 +122,14 @@ def pivot_to_here() -> None:
     _checked(_libc.umount2(b'.', MNT_DETACH), 'umount of the old root')
 
 
+_prctl = ctypes.PyDLL(None).prctl
+_prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+
 def drop_bounding_capabilities() -> None:
     """Those that an exec could give back. What this process has now, it keeps."""
     for capability in range(64):
-        try:
-            prctl(PR_CAPBSET_DROP, capability)
-        except OSError:
+        if _prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break  # one beyond the last, or no right to: then no_new_privs keeps exec from giving any
 
 
@@ -119,9 +145,23 @@ def close_from(lowest: int) -> None:
         os.closerange(lowest, os.sysconf('SC_OPEN_MAX'))
 
 
-def write_file(path: str, text: str) -> None:
+def take_descriptors(descriptors: tuple[int, ...]) -> None:
+    """Puts them at 1 and on, nothing at 0, and closes whatever else the parent had."""
+    null = os.open('/dev/null', os.O_RDWR)
+    lowest = len(descriptors) + 1
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest) for descriptor in (null, *descriptors)]
+    for target, descriptor in enumerate(high):
+        os.dup2(descriptor, target)
+    close_from(lowest)
+
+
+def unblock_signals() -> None:
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def write_file(path: str, text: str, folder: int | None = None) -> None:
     """In a single write, as kernel files want it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         os.write(descriptor, text.encode())
     except OSError as fault:

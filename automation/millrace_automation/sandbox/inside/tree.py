@@ -78,11 +78,15 @@ def _bind(descriptor: int, target: str) -> None:
         protect_mount(target)
 
 
-def enter(disk_mib: int) -> None:
-    """Runs in the child's own mount and process namespaces."""
-    mount(ROOT, ROOT, None, MS_BIND | MS_REC)  # a mount of our own: the copy of the parent's may not become a root
+def bind() -> None:
+    """In a user namespace of the child's own: a mount of its own, since the copy of the parent's may not become a root."""
+    mount(ROOT, ROOT, None, MS_BIND | MS_REC)
+
+
+def enter(disk_mib: int, user: int) -> None:
+    """Runs in the child's own mount and process namespaces. `user` is whose folder it is, as the child sees it now."""
     os.chdir(ROOT)
-    mount('tmpfs', 'tmp', 'tmpfs', MS_NOSUID | MS_NODEV, f'size={disk_mib}m,nr_inodes=16k,mode=0700')
+    mount('tmpfs', 'tmp', 'tmpfs', MS_NOSUID | MS_NODEV, f'size={disk_mib}m,nr_inodes=16k,mode=0700,uid={user},gid={user}')
     _mount_proc()
     pivot_to_here()
     os.chdir(WORK)
