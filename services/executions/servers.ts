@@ -12,10 +12,11 @@ export interface Server {
   draining: boolean;
 }
 
-const LEASE_SECONDS = 30;
+const LEASE_SECONDS = 10; // the time to be taken over and to open a session: the first renewal extends it
 const TOLD = ['endpoint', 'labels', 'slots', 'tier', 'minimum_tier', 'protocol', 'draining'];
 
-// Answers whether the dispatchers have something to look at. A server that was given up and is back starts with a new lease.
+// Answers whether the dispatchers have something to look at. A server that was given up and is back starts with a new lease, a short one: if it
+// dies before its first renewal, nobody waits long for it.
 export async function register(db: Db, server: Server): Promise<boolean> {
   const { id, endpoint, labels, slots, sandboxTier, minimumTier, protocol, draining } = server;
   return db.transaction(async (tx) => {

@@ -21,25 +21,49 @@ export type ClientOf<D> = {
 };
 export interface Dialer {
   client<D extends Definition>(definition: D, address: string): ClientOf<D>;
+  channels(): number; // that are open
   close(): void;
 }
 interface Options {
   contract: Contract;
   sign: (area: string, actor?: Actor) => Promise<string>;
+  idleMs?: number; // how long a channel without calls is kept
+}
+interface Channel {
+  client: Client;
+  calls: number; // that are under way
+  unused: NodeJS.Timeout | undefined;
 }
 
+const IDLE_MS = 5 * 60_000; // a server that has gone for good is not dialled for ever
 const MAX_MESSAGE = 32 * 1024 * 1024; // as the server
 
 // biome-ignore lint/suspicious/noExplicitAny: messages of any method
 type Any = any;
 
-export function openDialer({ contract, sign }: Options): Dialer {
-  const channels = new Map<string, Client>();
+export function openDialer({ contract, sign, idleMs = IDLE_MS }: Options): Dialer {
+  const channels = new Map<string, Channel>();
 
-  function dial(address: string): Client {
-    const known = channels.get(address);
-    if (known) return known;
-    const made = new Client(address.includes('//') ? address : `dns:///${address}`, credentials.createInsecure(), {
+  // For one call. Whoever dials releases the channel when the call has ended.
+  function dial(address: string): { client: Client; release(): void } {
+    const channel = channels.get(address) ?? { client: connectTo(address), calls: 0, unused: undefined };
+    channels.set(address, channel);
+    clearTimeout(channel.unused);
+    channel.calls += 1;
+    const release = () => {
+      channel.calls -= 1;
+      if (channel.calls === 0) channel.unused = setTimeout(forget, idleMs, address, channel).unref();
+    };
+    return { client: channel.client, release };
+  }
+
+  function forget(address: string, channel: Channel): void {
+    if (channels.get(address) === channel) channels.delete(address);
+    channel.client.close();
+  }
+
+  function connectTo(address: string): Client {
+    return new Client(address.includes('//') ? address : `dns:///${address}`, credentials.createInsecure(), {
       'grpc.service_config': serviceConfig(contract),
       'grpc.max_receive_message_length': MAX_MESSAGE,
       'grpc.max_send_message_length': MAX_MESSAGE,
@@ -48,8 +72,6 @@ export function openDialer({ contract, sign }: Options): Dialer {
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
     });
-    channels.set(address, made);
-    return made;
   }
 
   async function prepare(method: Method, options: ClientOptions): Promise<[Metadata, CallOptions]> {
@@ -70,37 +92,46 @@ export function openDialer({ contract, sign }: Options): Dialer {
         if (entry.responseStream) {
           made[name] = async function* (request: Any, options: ClientOptions = {}) {
             const [metadata, settings] = await prepare(method, options);
-            const call = entry.requestStream
-              ? dial(address).makeBidiStreamRequest(path, write, read, metadata, settings)
-              : dial(address).makeServerStreamRequest(path, write, read, request, metadata, settings);
-            if (!entry.requestStream) return yield* receive(call as Any, options.signal);
+            const { client, release } = dial(address);
             let fault: unknown; // of the requests themselves
-            send(call as Any, request).catch((error) => {
-              fault = error;
-              call.cancel();
-            });
             try {
+              const call = entry.requestStream
+                ? client.makeBidiStreamRequest(path, write, read, metadata, settings)
+                : client.makeServerStreamRequest(path, write, read, request, metadata, settings);
+              if (entry.requestStream) {
+                send(call as Any, request).catch((error) => {
+                  fault = error;
+                  call.cancel();
+                });
+              }
               yield* receive(call as Any, options.signal); // once the server has ended the call nothing more can be sent
             } catch (error) {
               throw fault ?? error;
+            } finally {
+              release();
             }
           };
         } else {
           made[name] = async (request: Any, options: ClientOptions = {}) => {
             const [metadata, settings] = await prepare(method, options);
+            const { client, release } = dial(address);
             return new Promise((resolve, reject) => {
-              const call = dial(address).makeUnaryRequest(path, write, read, request, metadata, settings, (error, response) =>
+              const call = client.makeUnaryRequest(path, write, read, request, metadata, settings, (error, response) =>
                 error ? reject(fromServiceError(error)) : resolve(response),
               );
               options.signal?.addEventListener('abort', () => call.cancel(), { once: true });
-            });
+            }).finally(release);
           };
         }
       }
       return made as never;
     },
+    channels: () => channels.size,
     close() {
-      for (const client of channels.values()) client.close();
+      for (const [address, channel] of channels) {
+        clearTimeout(channel.unused);
+        forget(address, channel);
+      }
     },
   };
 }

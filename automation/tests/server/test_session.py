@@ -297,10 +297,27 @@ async def test_output_that_nobody_reads_does_not_delay_control(dispatch, job) ->
     await dispatcher.control.until(lambda: dispatcher.credits() == 7)
 
 
-async def test_jobs_take_turns_on_the_output_stream(dispatch, job) -> None:
+async def test_jobs_take_turns_on_the_output_stream(dispatch, job, runner) -> None:
     dispatcher = await dispatch()
-    flood, small = job(FLOOD), job('for n in range(100):\n    print(n)\n')
-    await dispatcher.start(flood, small)
+    jobs = [job(FLOOD), job(FLOOD)]
+    await dispatcher.start(*jobs)
+    for one in jobs:
+        await dispatcher.printed(one)
+    await kept_bytes_settle(runner)  # both have more to tell than may be sent at once
+    dispatcher.output = await dispatcher.open('OUTPUT')
+    sent = await dispatcher.output.until(lambda: sizes if len(sizes := spoken(dispatcher)) >= 8 else None)
+    claims = [claim for claim, _ in sent[:8]]
+    assert claims[:2] in ([one.claim_id for one in jobs], [one.claim_id for one in reversed(jobs)])
+    assert claims == claims[:2] * 4
+    assert max(size for _, size in sent) <= 66 * 1024
+    small = job('for n in range(100):\n    print(n)\n')
+    await dispatcher.start(small)
     await settle(dispatcher, small)
     assert [line.text for line in dispatcher.lines(small)] == [str(n) for n in range(100)]
-    await dispatcher.drop(flood)
+    await dispatcher.drop(*jobs)
+
+
+def spoken(dispatcher) -> list[tuple[bytes, int]]:
+    """Whose lines came on the present stream, turn by turn, and how many bytes of them."""
+    frames = [answer.output.items for answer in dispatcher.output.answers if answer.WhichOneof('message') == 'output']
+    return [(item.claim_id, sum(len(line.text) for line in item.lines)) for items in frames for item in items if item.lines]
