@@ -9,7 +9,7 @@ import { type Stack, startStack } from '../deploy/local/stack.ts';
 import { signUp } from '../tests/e2e/rest.ts';
 import { type Figure, median, table } from './figures.ts';
 import { limits } from './limits.ts';
-import { type Bench, burst, lines, paced, steps } from './scenarios.ts';
+import { type Bench, burst, lines, paced, steps, warm } from './scenarios.ts';
 
 const quick = process.env.QUICK === '1';
 const repeat = Number(process.env.REPEAT ?? 1);
@@ -31,11 +31,19 @@ async function measure(stack: Stack): Promise<Figure[]> {
     quick,
     direct: dialer.client(ExecutionServiceService, stack.urls.services),
     edge: dialer.client(ExecutionServiceService, stack.urls.host),
+    isolation: 'FRESH',
   };
   const figures: Figure[] = [];
-  for (const [what, run] of Object.entries({ burst, paced, lines, steps })) {
-    console.error(`measuring ${what} (load ${loadavg()[0]?.toFixed(1)})`);
-    figures.push(...(await run(bench, stack.wiring.choices.python)));
+  await warm(bench);
+  const fresh = { burst, paced, lines, steps };
+  for (const [isolation, scenarios] of [
+    ['FRESH', fresh],
+    ['REUSED', { burst, paced, steps }],
+  ] as const) {
+    for (const [what, run] of Object.entries(scenarios)) {
+      console.error(`measuring ${what}, ${isolation.toLowerCase()} (load ${loadavg()[0]?.toFixed(1)})`);
+      figures.push(...(await run({ ...bench, isolation })));
+    }
   }
   dialer.close();
   return [...figures, idle];

@@ -53,6 +53,7 @@ try {
     quick: true,
     direct: dialer.client(ExecutionServiceService, stack.urls.services),
     edge: dialer.client(ExecutionServiceService, stack.urls.host),
+    isolation: process.env.ISOLATION === 'REUSED' ? 'REUSED' : 'FRESH',
   };
   for (const [name, work] of Object.entries({ 'accepting alone': accepting, 'accepting and finishing': finishing })) {
     await work(bench, 50);
