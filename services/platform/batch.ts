@@ -29,7 +29,7 @@ interface Entry<I, O> {
 
 const REPEATS = 20;
 const PACE_MS = 50; // over which the pace of items is averaged
-const BUSY = 5; // items in that time
+const BUSY = 3; // items in that time
 const REPEATABLE = new Set([1213, 1205]); // deadlock, lock wait timeout
 const sizes = histogram('millrace_batch_items', 'Items in a shared commit', ['batch'], COUNTS);
 const seconds = histogram('millrace_batch_commit_seconds', 'How long a shared commit took', ['batch']);

@@ -24,7 +24,7 @@ from .results import Stop, result
 
 LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
-START_SECONDS = 0.015  # how long a start waits for the first line or the result
+START_SECONDS = 0.05  # how long a start waits for the first line or the result
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
 _PART_BYTES = 4096  # empty lines cost a hundred times their size in memory

@@ -45,7 +45,7 @@ interface Told {
 }
 
 const RETRY_MS = 200;
-const LINGER_MS = 10; // a report costs a third when it shares its commit with a few others
+const LINGER_MS = 20; // a report costs a third when it shares its commit with a few others
 const FEW = 3; // claims: not much comes of them
 
 export function openIntake(deps: Deps): Intake {
