@@ -29,6 +29,7 @@ export function jobOf({ row, workspace, claimId }: Claimed, { spec }: Spec, runM
     ...(spec.timeouts?.heartbeat ? { heartbeat: spec.timeouts.heartbeat } : {}),
     isolation: spec.isolation,
     reuseKey: `${workspace.toString('hex')}.${row.automation.toString('hex')}.${row.revision}`,
+    principal: fromBytes('user', row.creator),
     environment: spec.environment,
     traceparent: traces.begin(claimId, row.traceparent, { 'millrace.execution': executionId, 'millrace.attempt': attempt }),
   });
