@@ -12,7 +12,16 @@ export interface Setting<T> {
 export type Settings = Record<string, Setting<unknown>>;
 export type Values<S extends Settings> = { [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
-export const setting = <T>(name: string, schema: z.ZodType<T>, doc: string): Setting<T> => ({ name, schema, doc });
+const declared = new Map<string, Setting<unknown>>();
+
+export function setting<T>(name: string, schema: z.ZodType<T>, doc: string): Setting<T> {
+  const made = { name, schema, doc };
+  if (!declared.has(name)) declared.set(name, made);
+  return made;
+}
+
+// Every setting of the code that was loaded, for the documentation.
+export const allSettings = (): Setting<unknown>[] => [...declared.values()];
 
 export class ConfigFault extends Error {
   override readonly name = 'ConfigFault';
