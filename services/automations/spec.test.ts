@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { AutomationSpec, AutomationSpec_Isolation, AutomationSpec_OnLost } from '#gen/millrace/automations/v1/spec.ts';
+import { AutomationSpec, AutomationSpec_Isolation, AutomationSpec_OnLost, Concurrency_Policy } from '#gen/millrace/automations/v1/spec.ts';
 import { Fault } from '#platform/errors.ts';
 import * as specs from './spec.ts';
 
@@ -30,6 +30,13 @@ describe('a spec', () => {
       isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.RETRY,
       environment: 'base',
+      concurrency: undefined,
+    });
+    expect(specs.fill(draft({ concurrency: { max: 3, key: [], policy: 0, maxQueued: 0 } }), fine).concurrency).to.deep.equal({
+      max: 3,
+      key: [],
+      policy: Concurrency_Policy.QUEUE,
+      maxQueued: 0,
     });
   });
 
@@ -119,13 +126,18 @@ describe('a spec', () => {
     const flat = (value: object, prefix = ''): string[] =>
       Object.entries(value).flatMap(([name, part]) => {
         const path = prefix + name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-        const isGroup = ['timeouts', 'retry_policy', 'resources'].includes(path);
+        const isGroup = ['timeouts', 'retry_policy', 'resources', 'concurrency'].includes(path);
         return isGroup ? flat(part as object, `${path}.`) : [path];
       });
-    const full = AutomationSpec.fromPartial({ timeouts: {}, retryPolicy: {}, resources: {} });
+    const full = AutomationSpec.fromPartial({ timeouts: {}, retryPolicy: {}, resources: {}, concurrency: {} });
     const other = specs.settingDiffs(AutomationSpec.fromPartial({ isolation: 1, onLost: 1 }), {
       ...specs.fill(
-        draft({ isolation: 2, onLost: 2, timeouts: { scheduleToStart: seconds(1), heartbeat: seconds(1) } as AutomationSpec['timeouts'] }),
+        draft({
+          isolation: 2,
+          onLost: 2,
+          timeouts: { scheduleToStart: seconds(1), heartbeat: seconds(1) } as AutomationSpec['timeouts'],
+          concurrency: { max: 1, key: [], policy: 0, maxQueued: 0 },
+        }),
         fine,
       ),
     });

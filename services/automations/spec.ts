@@ -10,6 +10,8 @@ import {
   AutomationSpec_OnLost,
   automationSpec_IsolationToJSON,
   automationSpec_OnLostToJSON,
+  Concurrency_Policy,
+  concurrency_PolicyToJSON,
 } from '#gen/millrace/automations/v1/spec.ts';
 import type { Fault } from '#platform/errors.ts';
 import { faults } from './automation.ts';
@@ -55,6 +57,7 @@ export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
     isolation: draft.isolation || (checked.hasMain ? AutomationSpec_Isolation.REUSED : AutomationSpec_Isolation.FRESH),
     onLost: draft.onLost || AutomationSpec_OnLost.RETRY,
     environment: draft.environment || 'base',
+    concurrency: draft.concurrency && { ...draft.concurrency, policy: draft.concurrency.policy || Concurrency_Policy.QUEUE },
   };
 }
 
@@ -98,6 +101,10 @@ const SETTINGS: Record<string, (spec: AutomationSpec) => unknown> = {
   isolation: (spec) => automationSpec_IsolationToJSON(spec.isolation),
   on_lost: (spec) => automationSpec_OnLostToJSON(spec.onLost),
   environment: (spec) => spec.environment,
+  'concurrency.max': (spec) => spec.concurrency?.max,
+  'concurrency.key': (spec) => spec.concurrency?.key,
+  'concurrency.policy': (spec) => spec.concurrency && concurrency_PolicyToJSON(spec.concurrency.policy),
+  'concurrency.max_queued': (spec) => spec.concurrency?.maxQueued,
 };
 
 // Which settings differ. The sources are compared line by line elsewhere.

@@ -3,8 +3,9 @@ import type { Db, PoolConnection, RowDataPacket } from '#platform/db.ts';
 import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import type { Asked, Entry } from './accept.ts';
+import type { Limit } from './concurrency.ts';
 import * as events from './events.ts';
-import { messageOf } from './execution.ts';
+import { messageOf, type Row } from './execution.ts';
 import type { Automation } from './plan.ts';
 
 export type Connection = PoolConnection;
@@ -17,6 +18,7 @@ export interface LimitRow extends RowDataPacket {
   limit_key: string;
   max: number;
   used: number;
+  queued: number; // no more than count for the limit
 }
 
 const LARGE_BYTES = 16 * 1024; // a larger input stands in results
@@ -26,7 +28,8 @@ const KEYS = 'SELECT key_hash, request_hash, resource FROM idempotency WHERE key
 export async function look(connection: Connection, items: readonly Asked[]) {
   const ids = [...new Map(items.map(({ draft }) => [draft.automationId, draft.automation])).values()];
   const hashes = items.flatMap(({ key }) => (key ? [key.hash] : []));
-  const sql = 'SELECT NOW(6) AS now; SELECT id, workspace, published_revision, disabled, deleted FROM automations WHERE id IN (?)';
+  const sql =
+    'SELECT NOW(6) AS now; SELECT id, workspace, published_revision, disabled, deleted, concurrency FROM automations WHERE id IN (?)';
   const [results] = await connection.query<RowDataPacket[][]>(hashes.length > 0 ? `${sql}; ${KEYS}` : sql, [ids, hashes]);
   const [[clock], automations, keys] = results as unknown as [[{ now: Date }], Automation[], KeyRow[] | undefined];
   return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [] };
@@ -43,11 +46,32 @@ export async function claimKeys(connection: Connection, entries: readonly Entry[
   return results[1] as unknown as KeyRow[];
 }
 
-export async function lockLimits(connection: Connection, keys: readonly string[]): Promise<LimitRow[]> {
-  const sql = 'SELECT limit_key, max, used FROM limits WHERE limit_key IN (?) ORDER BY limit_key FOR UPDATE';
-  const [rows] = await connection.query<LimitRow[]>(sql, [keys]);
-  return rows;
+// Makes the limits that are not there yet, locks all, in the order of their keys, and counts who waits where that decides.
+export async function lockLimits(connection: Connection, limits: readonly (Limit & { automation: Buffer })[]): Promise<LimitRow[]> {
+  const keys = limits.map(({ key }) => key);
+  const values = limits.map(({ key, max, automation, policy }) => [key, max, 0, automation, policy]);
+  const insert = 'INSERT INTO limits (limit_key, max, used, automation, policy) VALUES ? ON DUPLICATE KEY UPDATE limit_key = limit_key';
+  const queued = limits.map(({ key, maxQueued, policy }) => {
+    const most = policy === 'QUEUE' ? maxQueued : 0; // 0: it does not matter how many
+    return connection.format('(SELECT COUNT(*) FROM (SELECT 1 FROM waiting WHERE limit_key = ? LIMIT ?) q)', [key, most]);
+  });
+  const [results] = await connection.query<RowDataPacket[][]>(
+    `${connection.format(insert, [values])};
+    ${connection.format('SELECT limit_key, max, used FROM limits WHERE limit_key IN (?) ORDER BY limit_key FOR UPDATE', [keys])};
+    SELECT ${queued.join(', ')}`,
+  );
+  const [, rows, [counts]] = results as unknown as [unknown, LimitRow[], [Record<string, number>]];
+  const byKey = new Map(keys.map((key, index) => [key, Object.values(counts)[index] ?? 0]));
+  return rows.map((row) => ({ ...row, queued: byKey.get(row.limit_key) ?? 0 }));
 }
+
+// What was refused leaves no key behind.
+export async function dropKeys(connection: Connection, refused: readonly Asked[]): Promise<void> {
+  const keys = refused.flatMap(({ key }) => (key ? [key.hash] : []));
+  for (const key of keys) await connection.query('DELETE FROM idempotency WHERE key_hash = ?', [key]);
+}
+
+export const startsNow = ({ plan, waits, skips }: Entry): boolean => !plan.isLater && !waits && !skips;
 
 // Everything that a batch adds, with the commit, as one packet; with `begin` when the transaction has not begun.
 export function additions(
@@ -59,7 +83,7 @@ export function additions(
 ): string {
   if (entries.length === 0) return 'ROLLBACK';
   const sorted = [...entries].sort((a, b) => Buffer.compare(a.asked.id, b.asked.id));
-  const now = sorted.filter(({ plan, waits }) => !plan.isLater && !waits);
+  const now = sorted.filter(startsNow);
   const statements: string[] = begin ? ['BEGIN'] : [];
   const into = (table: string, columns: string, rows: readonly unknown[][]) => {
     if (rows.length > 0) statements.push(connection.format(`INSERT INTO ${table} (${columns}) VALUES ?`, [rows]));
@@ -73,7 +97,7 @@ export function additions(
   into(
     'slots',
     'limit_key, execution',
-    now.filter(isLimited).map(({ asked }) => [asked.draft.limitKey, asked.id]),
+    now.filter(isLimited).map(({ asked, limit }) => [limit?.key, asked.id]),
   );
   for (const [key, taken] of takes)
     statements.push(connection.format('UPDATE limits SET used = used + ? WHERE limit_key = ?', [taken, key]));
@@ -88,20 +112,36 @@ export function additions(
     'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time',
     sorted.filter(({ plan }) => plan.isLater).map(timerOf),
   );
-  const told = sorted.map(({ row }) => ({
-    execution: messageOf({ ...row, input: null }, ''),
-    workspaceId: fromBytes('workspace', row.workspace),
-  }));
-  statements.push(emitSql(db, ...events.created(told)).replace(/;$/, ''), 'COMMIT');
+  const told = (rows: readonly Row[]) =>
+    rows.map((row) => ({ execution: messageOf({ ...row, input: null }, ''), workspaceId: fromBytes('workspace', row.workspace) }));
+  const created = sorted.map(({ row, skips }): Row => (skips ? { ...row, state: 'QUEUED', version: 1, error: null, end_time: null } : row));
+  const ended = sorted.filter(({ skips }) => skips).map(({ row }) => row);
+  const all = [...events.created(told(created)), ...events.ended(told(ended))];
+  statements.push(emitSql(db, ...all).replace(/;$/, ''), 'COMMIT');
   return statements.join(';\n');
 }
 
 const EXECUTION =
-  'id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, lane, limit_key, input, attempt_count, traceparent, schedule_time, create_time';
+  'id, workspace, automation, revision, state, version, creator, retry_of, labels, priority, lane, limit_key, input, attempt_count, traceparent, schedule_time, create_time, error, end_time';
 
 const executionOf = (entry: Entry): unknown[] => {
   const { row, asked } = entry;
-  const { id, workspace, automation, revision, state, version, creator, retry_of, priority, limit_key, schedule_time, create_time } = row;
+  const {
+    id,
+    workspace,
+    automation,
+    revision,
+    state,
+    version,
+    creator,
+    retry_of,
+    priority,
+    limit_key,
+    schedule_time,
+    create_time,
+    error,
+    end_time,
+  } = row;
   const labels = row.labels && Object.keys(row.labels).length > 0 ? JSON.stringify(row.labels) : null;
   const input = isLarge(entry) ? null : row.input;
   return [
@@ -122,25 +162,27 @@ const executionOf = (entry: Entry): unknown[] => {
     asked.traceparent,
     schedule_time,
     create_time,
+    error ? JSON.stringify(error) : null,
+    end_time,
   ];
 };
 
 const FIRST = 1; // the number of the attempt that comes next
 const NO_LOSSES = 0;
 
-const readyOf = ({ asked, plan, tag }: Entry): unknown[] => [
+const readyOf = ({ asked, plan, tag, limit }: Entry): unknown[] => [
   asked.lane,
   asked.draft.priority,
   tag,
   asked.id,
-  asked.draft.limitKey,
+  limit?.key ?? null,
   FIRST,
   NO_LOSSES,
   plan.expireTime,
 ];
 
-const waitingOf = ({ asked, plan, tag }: Entry): unknown[] => [
-  asked.draft.limitKey,
+const waitingOf = ({ asked, plan, tag, limit }: Entry): unknown[] => [
+  limit?.key ?? null,
   tag,
   asked.id,
   asked.lane,
@@ -150,17 +192,17 @@ const waitingOf = ({ asked, plan, tag }: Entry): unknown[] => [
   plan.expireTime,
 ];
 
-const timerOf = ({ asked, plan }: Entry): unknown[] => [
+const timerOf = ({ asked, plan, limit }: Entry): unknown[] => [
   plan.startTime,
   'START',
   asked.id,
   asked.lane,
   asked.draft.priority,
-  asked.draft.limitKey,
+  limit?.key ?? null,
   FIRST,
   NO_LOSSES,
   plan.expireTime,
 ];
 
 const isLarge = ({ asked }: Entry): boolean => asked.draft.inputBytes > LARGE_BYTES;
-const isLimited = ({ asked }: Entry): boolean => asked.draft.limitKey !== null;
+const isLimited = ({ limit }: Entry): boolean => limit !== null;

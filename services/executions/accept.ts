@@ -6,7 +6,9 @@ import { isDatabaseAway } from '#platform/faults.ts';
 import type { Call } from '#platform/handlers.ts';
 import { fromBytes } from '#platform/id.ts';
 import { keyHash, reused } from '#platform/idempotency.ts';
+import { place } from './accept-limits.ts';
 import * as store from './accept-store.ts';
+import { type Limit, limitOf } from './concurrency.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Draft, Row } from './execution.ts';
 import { type Automation, type Plan, planFor, revisionFor } from './plan.ts';
@@ -30,13 +32,15 @@ export interface Key {
   hash: Buffer;
   request: Buffer;
 }
-// An execution on its way into the tables. It starts now, later, or waits for a slot of its limit.
+// An execution on its way into the tables. It starts now, later, waits for a slot of its limit, or is skipped.
 export interface Entry {
   asked: Asked;
   plan: Plan;
   row: Row;
   tag: number;
-  waits: boolean;
+  limit: Limit | null;
+  waits: boolean; // behind its limit
+  skips: boolean; // never starts, for its limit
 }
 type Outcomes = Map<Asked, Accepted | Error>;
 
@@ -45,7 +49,8 @@ interface Deps {
   db: Db;
   revisions: Revisions;
   admit: Admit;
-  accepted(lanes: ReadonlySet<number>, hasTimers: boolean): void; // after each commit, with the lanes where something may start now
+  // After each commit, with the lanes where something may start now, and the keys behind which older ones shall make room.
+  accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>): void;
 }
 
 const MAX_QUEUE = 2000;
@@ -71,18 +76,21 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
     const { time, automations, keys } = await store.look(connection, items);
     settleKeys(items, keys, outcomes);
     let entries = await plan(deps, items, outcomes, automations, time);
-    const isLocking = entries.some(({ asked }) => asked.key || asked.draft.limitKey !== null);
+    const isLocking = entries.some(({ asked, limit }) => asked.key || limit);
     if (isLocking) await connection.query('BEGIN');
     if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
     entries = entries.filter(({ asked }) => !outcomes.has(asked));
-    const takes = await takeSlots(connection, entries);
+    const { takes, crowded, refused } = await place(connection, entries);
+    for (const [asked, fault] of refused) outcomes.set(asked, fault);
+    if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
     isCommitting = true;
     await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
     for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
-    const now = entries.filter((entry) => !entry.plan.isLater && !entry.waits);
+    const now = entries.filter(store.startsNow);
     deps.accepted(
       new Set(now.map(({ asked }) => asked.lane)),
       entries.some((entry) => entry.plan.isLater),
+      crowded,
     );
     return items.map((asked) => outcomes.get(asked) as Accepted | Error);
   } catch (error) {
@@ -116,21 +124,23 @@ async function plan(
   automations: ReadonlyMap<string, Automation>,
   now: Date,
 ): Promise<Entry[]> {
-  const wanted: { asked: Asked; automation: Buffer; number: number }[] = [];
+  const wanted: { asked: Asked; automation: Buffer; number: number; limit: Limit | null }[] = [];
   const entries: Entry[] = [];
   for (const asked of items) {
     if (outcomes.has(asked)) continue;
     await attempt(asked, outcomes, () => {
-      const number = revisionFor(asked.draft, asked.workspace, automations.get(hex(asked.draft.automation)));
-      wanted.push({ asked, automation: asked.draft.automation, number });
+      const found = automations.get(hex(asked.draft.automation));
+      const number = revisionFor(asked.draft, asked.workspace, found);
+      const limit = limitOf(asked.draft.automationId, found?.concurrency ?? null, asked.draft.input);
+      wanted.push({ asked, automation: asked.draft.automation, number, limit });
     });
   }
   await revisions.load(wanted);
-  for (const { asked, automation, number } of wanted) {
+  for (const { asked, automation, number, limit } of wanted) {
     await attempt(asked, outcomes, async () => {
       const made = planFor(asked.draft, number, revisions.get({ automation, number }), now);
       await admit(asked.lane);
-      entries.push({ asked, plan: made, row: rowOf(asked, made, now), tag: nextTag(), waits: false });
+      entries.push({ asked, plan: made, row: rowOf(asked, made, limit, now), tag: nextTag(), limit, waits: false, skips: false });
     });
   }
   return entries;
@@ -146,7 +156,7 @@ async function attempt(asked: Asked, outcomes: Outcomes, work: () => void | Prom
   }
 }
 
-const rowOf = ({ id, workspace, creator, draft }: Asked, { revision, isLater, startTime }: Plan, now: Date): Row => ({
+const rowOf = ({ id, workspace, creator, draft }: Asked, { revision, isLater, startTime }: Plan, limit: Limit | null, now: Date): Row => ({
   id,
   workspace,
   automation: draft.automation,
@@ -157,7 +167,7 @@ const rowOf = ({ id, workspace, creator, draft }: Asked, { revision, isLater, st
   retry_of: draft.retryOf,
   labels: draft.labels,
   priority: draft.priority,
-  limit_key: draft.limitKey,
+  limit_key: limit?.key ?? null,
   error: null,
   attempt_count: 0,
   schedule_time: draft.scheduleTime,
@@ -172,23 +182,5 @@ const rowOf = ({ id, workspace, creator, draft }: Asked, { revision, isLater, st
   timer: isLater ? 'START' : null,
   due_time: isLater ? startTime : null,
 });
-
-// `ready` implies that the slot is held: who finds none waits. What starts later takes its slot when it is due.
-async function takeSlots(connection: store.Connection, entries: readonly Entry[]): Promise<Map<string, number>> {
-  const limited = entries.filter(({ asked, plan }) => asked.draft.limitKey !== null && !plan.isLater);
-  const takes = new Map<string, number>();
-  if (limited.length === 0) return takes;
-  const keys = [...new Set(limited.map(({ asked }) => asked.draft.limitKey as string))].sort();
-  const limits = new Map((await store.lockLimits(connection, keys)).map((limit) => [limit.limit_key, limit]));
-  for (const entry of limited) {
-    const key = entry.asked.draft.limitKey as string;
-    const limit = limits.get(key);
-    const taken = takes.get(key) ?? 0;
-    if (!limit) throw new Error(`there is no limit ${key}`);
-    if (limit.used + taken < limit.max) takes.set(key, taken + 1);
-    else entry.waits = true;
-  }
-  return takes;
-}
 
 const hex = (bytes: Buffer): string => bytes.toString('hex');

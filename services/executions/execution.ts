@@ -27,7 +27,6 @@ export interface Draft {
   priority: number;
   scheduleTime: Date | null;
   retryOf: Buffer | null;
-  limitKey: string | null;
 }
 
 export function draftOf(asked: Execution): Draft {
@@ -40,7 +39,6 @@ export function draftOf(asked: Execution): Draft {
     priority: asked.priority ?? DEFAULT_PRIORITY,
     scheduleTime: asked.scheduleTime ?? null,
     retryOf: null,
-    limitKey: null,
   };
 }
 
@@ -63,7 +61,6 @@ export const draftAgain = (row: Row): Draft => ({
   priority: row.priority,
   scheduleTime: null,
   retryOf: row.id,
-  limitKey: row.limit_key,
 });
 
 // When it may start. INVALID_ARGUMENT when that is further ahead than an execution is kept waiting.

@@ -95,6 +95,7 @@ describe('holding what waits', () => {
       log: openLog('silent'),
       specs: openSpecs(pool),
       due: (ids) => told.push(...ids.map((one) => one.toString('hex'))),
+      crowded: () => undefined,
       ended: () => undefined,
     });
     const row = () => db()('executions').where({ id }).first();
@@ -139,8 +140,8 @@ describe('steering executions over the wire', () => {
     await endExecution(world, ended, 'SUCCEEDED');
     expect(await caught(control().pauseExecution({ id: running }))).to.include({ reason: 'EXECUTION_RUNNING' });
     expect((await control().resumeExecution({ id: running })).state).to.equal(State.RUNNING);
-    for (const ask of [control().pauseExecution({ id: ended }), control().resumeExecution({ id: ended })])
-      expect(await caught(ask)).to.include({ reason: 'EXECUTION_ENDED' });
+    for (const ask of [control().pauseExecution, control().resumeExecution])
+      expect(await caught(ask({ id: ended }))).to.include({ reason: 'EXECUTION_ENDED' });
     const stranger = world.as(world.person(), ControlServiceService);
     expect(await caught(stranger.pauseExecution({ id: running }))).to.include({ reason: 'RESOURCE_NOT_FOUND' });
     const viewer = world.as({ ...ada, scopes: ['executions.read'] }, ControlServiceService);

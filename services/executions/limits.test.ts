@@ -37,53 +37,69 @@ describe('accepting behind limits, by several processes', () => {
       },
     });
 
-  const asked = (limitKey: string | null, rest: Partial<Asked> = {}): Asked => ({
+  // An automation for each limit, so that the limit has a name here.
+  const known = new Map<string, { automation: Buffer; key: string }>();
+  async function limit(name: string, max: number): Promise<void> {
+    const id = newBytes();
+    const key = `${fromBytes('automation', id)} []`;
+    const concurrency = { max, key: [], policy: 1 as const, maxQueued: 0 };
+    const spec = AutomationSpec.fromPartial({ source: 'pass', concurrency });
+    await apply(schema.db, workspace, { id, name, version: 1, publishedRevision: 1, disabled: false, deleted: false }, [
+      { number: 1, spec },
+    ]);
+    known.set(name, { automation: id, key });
+  }
+  const keyOf = (name: string) => ({ limit_key: known.get(name)?.key ?? '' });
+
+  const asked = (name: string | null, rest: Partial<Asked> = {}): Asked => ({
     id: newBytes(),
     workspace,
     creator: newBytes(),
     lane: 7,
-    draft: { ...draftOf(Execution.fromPartial({ automationId: fromBytes('automation', automation) })), limitKey },
+    draft: draftOf(
+      Execution.fromPartial({
+        automationId: fromBytes('automation', name === null ? automation : (known.get(name)?.automation ?? newBytes())),
+      }),
+    ),
     key: undefined,
     traceparent: null,
     ...rest,
   });
 
   it('gives the slots that there are, and lets the others wait in the order of their coming', async () => {
-    await schema.db('limits').insert({ limit_key: 'a', max: 2, used: 0 });
+    await limit('a', 2);
     const accept = openProcess(pools[0] as Pool);
     const all = [asked('a'), asked('a'), asked('a'), asked(null), asked('a')];
     await Promise.all(all.map(accept));
-    const waiting = await schema.db('waiting').where({ limit_key: 'a' }).orderBy('seq');
+    const waiting = await schema.db('waiting').where(keyOf('a')).orderBy('seq');
     expect(waiting.map(({ execution }) => execution)).to.deep.equal([all[2]?.id, all[4]?.id]);
-    expect(await schema.db('slots').where({ limit_key: 'a' })).to.have.length(2);
-    expect(await schema.db('limits').where({ limit_key: 'a' }).first()).to.include({ used: 2 });
+    expect(await schema.db('slots').where(keyOf('a'))).to.have.length(2);
+    expect(await schema.db('limits').where(keyOf('a')).first()).to.include({ used: 2 });
     expect(await breaches(schema.db)).to.deep.equal({ misplaced: 0, slots: 0 });
     expect([...rung]).to.deep.equal([7]);
   });
 
   it('takes no slot for what starts later', async () => {
-    await schema.db('limits').insert({ limit_key: 'b', max: 1, used: 0 });
+    await limit('b', 1);
     const later = asked('b');
     later.draft.scheduleTime = new Date(Date.now() + 3_600_000);
     await openProcess(pools[0] as Pool)(later);
-    expect(await schema.db('timers').where({ execution: later.id }).first()).to.include({ limit_key: 'b', kind: 'START' });
-    expect(await schema.db('limits').where({ limit_key: 'b' }).first()).to.include({ used: 0 });
+    expect(await schema.db('timers').where({ execution: later.id }).first()).to.include({ ...keyOf('b'), kind: 'START' });
+    expect(await schema.db('limits').where(keyOf('b')).first()).to.include({ used: 0 });
   });
 
   it('never gives more slots than there are', async () => {
     const keys = Array.from({ length: 30 }, (_, index) => `e${index}`);
-    await schema.db('limits').insert(keys.map((limit_key) => ({ limit_key, max: 1, used: 0 })));
+    for (const key of keys) await limit(key, 1);
     const processes = pools.map(openProcess);
     for (const key of keys) await Promise.all(processes.map((accept) => accept(asked(key))));
-    for (const key of keys) expect(await schema.db('ready').where({ limit_key: key }), key).to.have.length(1);
+    for (const key of keys) expect(await schema.db('ready').where(keyOf(key)), key).to.have.length(1);
     expect(await breaches(schema.db)).to.deep.equal({ misplaced: 0, slots: 0 });
   });
 
   it('makes one of one key, and gives its slot once', async () => {
-    await schema.db('limits').insert([
-      { limit_key: 'c', max: 5, used: 0 },
-      { limit_key: 'd', max: 3, used: 0 },
-    ]);
+    await limit('c', 5);
+    await limit('d', 3);
     const processes = pools.map(openProcess);
     const keys = Array.from({ length: 60 }, () => ({ hash: newHash(), request: newHash() }));
     const made = await Promise.all(
@@ -98,8 +114,8 @@ describe('accepting behind limits, by several processes', () => {
     for (let index = 0; index < 60; index += 1) {
       expect(new Set([made[index]?.id, made[index + 120]?.id, made[index + 240]?.id]).size).to.equal(1);
     }
-    expect(await schema.db('ready').where({ limit_key: 'c' })).to.have.length(5);
-    expect(await schema.db('ready').where({ limit_key: 'd' })).to.have.length(3);
+    expect(await schema.db('ready').where(keyOf('c'))).to.have.length(5);
+    expect(await schema.db('ready').where(keyOf('d'))).to.have.length(3);
     expect(await breaches(schema.db)).to.deep.equal({ misplaced: 0, slots: 0 });
   });
 });

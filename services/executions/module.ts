@@ -10,6 +10,7 @@ import { openBulk } from './bulk.ts';
 import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
+import { openCrowd } from './crowd.ts';
 import * as notices from './engine/notices.ts';
 import { openSpecs } from './engine/specs.ts';
 import { hurry } from './engine/tickets.ts';
@@ -22,6 +23,7 @@ import * as logs from './handlers/logs.ts';
 import * as projection from './handlers/projection.ts';
 import * as servers from './handlers/servers.ts';
 import { openHold } from './hold.ts';
+import { tidyLimits } from './limits-system.ts';
 import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
 import { openReads } from './reads.ts';
@@ -47,19 +49,21 @@ export const module: Module = {
     const fleet = openFleet(() => fleetOf(pool));
     const reads = openReads({ pool, fleet });
     const tails = openTails({ pool, bus, everyMs: keepAliveMs });
+    const cancel = openCancel({ db, bus, relay });
+    const makeRoom = openCrowd({ pool: keepers, cancel, log });
     const accept = openAccept({
       pool: hot(WRITERS),
       db,
       revisions: openRevisions(pool),
       admit: openQuota({ max: maxWaiting, count: (lane) => countWaiting(pool, lane) }),
-      accepted(lanes, hasTimers) {
+      accepted(lanes, hasTimers, crowded) {
         relay.kick();
         hurry(bus, lanes);
         if (hasTimers) bus.notify(notices.timers);
+        for (const key of crowded) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));
       },
     });
     const create = openCreate({ db, reads, accept });
-    const cancel = openCancel({ db, bus, relay });
 
     serve(ExecutionServiceService, {
       ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
@@ -76,10 +80,11 @@ export const module: Module = {
         keepAliveMs,
       }),
     );
-    serve(ProjectionServiceService, projection.handlers({ db }));
+    serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
     const stops = [
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
+      every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(DAY_MS, () => extendHistory(keepers, clock()), log),
     ];
     return async () => {

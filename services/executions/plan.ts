@@ -1,6 +1,7 @@
 // Whether an execution may be accepted, and as what. Pure.
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import { type Fault, notFound, reasonsOf } from '#platform/errors.ts';
+import type { Concurrency } from './concurrency.ts';
 import { type Draft, startOf } from './execution.ts';
 import type { Revision } from './revisions.ts';
 
@@ -13,6 +14,7 @@ export interface Automation {
   published_revision: number;
   disabled: number;
   deleted: number;
+  concurrency: Concurrency | null;
 }
 export interface Plan {
   revision: number;

@@ -2,7 +2,10 @@
 
 import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import type { ApplyAutomationRequest_Revision } from '#gen/millrace/executions/v1/projection_service.ts';
-import type { Db } from '#platform/db.ts';
+import type { Db, Tx } from '#platform/db.ts';
+import { type Concurrency, concurrencyOf } from './concurrency.ts';
+import { DRIFTED, resizeSome, type Wanted } from './engine/resize.ts';
+import { type Connection, format, rows } from './engine/sql.ts';
 
 export interface Automation {
   id: Buffer;
@@ -13,15 +16,16 @@ export interface Automation {
   deleted: boolean;
 }
 
-// Revisions never change, so those that come late are kept too; the automation itself is as its newest version says.
+// Revisions never change, so those that come late are kept too; the automation itself is as its newest version says. Answers the lanes where
+// executions may start because the limit allows more now.
 export async function apply(
   db: Db,
   workspace: Buffer,
   automation: Automation,
   revisions: readonly ApplyAutomationRequest_Revision[],
-): Promise<void> {
+): Promise<Set<number>> {
   const { id, name, version, publishedRevision, disabled, deleted } = automation;
-  await db.transaction(async (tx) => {
+  return db.transaction(async (tx) => {
     for (const { number, spec } of revisions) {
       const bytes = Buffer.from(AutomationSpec.encode(spec ?? AutomationSpec.fromPartial({})).finish());
       await tx.raw('INSERT INTO revisions (automation, number, spec) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE number = number', [
@@ -30,13 +34,28 @@ export async function apply(
         bytes,
       ]);
     }
+    const concurrency = await published(tx, id, publishedRevision);
     await tx.raw(
-      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted) VALUES (?, ?, ?, ?, ?, ?, ?)
-       ON DUPLICATE KEY UPDATE ${['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'version'].map(whenNewer).join(', ')}`,
-      [id, workspace, name, version, publishedRevision, disabled, deleted],
+      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted, concurrency) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+       ON DUPLICATE KEY UPDATE ${CHANGING.map(whenNewer).join(', ')}`,
+      [id, workspace, name, version, publishedRevision, disabled, deleted, concurrency && JSON.stringify(concurrency)],
     );
+    return resizeAll({ query: (sql) => tx.raw(sql) }, id);
   });
 }
+
+async function published(tx: Tx, automation: Buffer, number: number): Promise<Concurrency | null> {
+  const row: { spec: Buffer } | undefined = await tx('revisions').select('spec').where({ automation, number }).first();
+  return row ? concurrencyOf(AutomationSpec.decode(row.spec)) : null;
+}
+
+// The limits that are in use get the size that is published now. One that is not published any more goes on for those who wait behind it.
+async function resizeAll(connection: Connection, automation: Buffer): Promise<Set<number>> {
+  const [changed] = await rows<[Wanted[]]>(connection, [`${DRIFTED}${format(' AND l.automation = ?', [automation])}`]);
+  return resizeSome(connection, changed);
+}
+
+const CHANGING = ['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'concurrency', 'version'];
 
 // The version comes last: assignments are made from left to right.
 const whenNewer = (column: string): string => `${column} = IF(VALUES(version) >= version, VALUES(${column}), ${column})`;

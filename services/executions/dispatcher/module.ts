@@ -4,6 +4,8 @@ import type { Pool } from '#platform/db.ts';
 import { fromBytes, newBytes } from '#platform/id.ts';
 import type { Module } from '#platform/module.ts';
 import { every, pause, repeat } from '#platform/pause.ts';
+import { openCancel } from '../cancel.ts';
+import { openCrowd } from '../crowd.ts';
 import type { Leave } from '../engine/finish.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
@@ -110,6 +112,7 @@ export const module: Module = {
       held,
       claim: claimer.claim,
     });
+    const makeRoom = openCrowd({ pool: pools.keepers, cancel: openCancel({ db, bus, relay }), log });
     const timers = openTimers({
       pool: pools.keepers,
       db,
@@ -118,6 +121,9 @@ export const module: Module = {
       due(executions, lanes) {
         ringAll(lanes);
         executions.forEach(changed);
+      },
+      crowded(keys) {
+        for (const key of keys) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));
       },
       ended(ending) {
         ringAll(ending.lanes);

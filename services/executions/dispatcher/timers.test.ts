@@ -29,6 +29,7 @@ describe('timers', function () {
       log: openLog('silent'),
       specs: openSpecs(pool),
       due: (ids) => due.push(...ids.map((id) => id.toString('hex'))),
+      crowded: () => undefined,
       ended: () => undefined,
     });
     open.push(timers);
@@ -75,6 +76,24 @@ describe('timers', function () {
     await until('all to be due', () => due.length === 5);
     expect([await count('ready'), await count('waiting'), await count('slots'), await count('timers')]).to.deep.equal([2, 3, 2, 0]);
     expect(await schema.db('limits').first()).to.include({ used: 2 });
+    await clean();
+    for (const table of ['ready', 'waiting', 'slots', 'limits', 'executions']) await schema.db(table).delete();
+  });
+
+  it('skips what finds no place of a limit that lets nobody wait, but no retry', async () => {
+    await schema.db('limits').insert({ limit_key: 'd', max: 1, used: 0, policy: 'DROP_NEW' });
+    const ids = await accept(
+      schema.db,
+      Array.from({ length: 3 }, (_, index) => ({ automation, limitKey: 'd', inMs: index / 10 })),
+    );
+    await schema.db('timers').where({ execution: ids[2] }).update({ kind: 'RETRY', attempt: 2 });
+    run();
+    await until('all to be due', () => due.length === 3);
+    expect([await count('ready'), await count('waiting'), await count('timers')]).to.deep.equal([1, 1, 0]);
+    expect(await schema.db('executions').where({ id: ids[1] }).first()).to.deep.include({
+      state: 'SKIPPED',
+      error: { type: 'ConcurrencyLimit', message: 'Others held all places of its concurrency key.', traceback: '', retryable: false },
+    });
     await clean();
   });
 });

@@ -3,9 +3,9 @@ import type { Db, Pool, PoolConnection } from '#platform/db.ts';
 import type { Logger } from '#platform/log.ts';
 import { repeat } from '#platform/pause.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
-import { type Entrant, enter } from '../engine/enter.ts';
+import { type Entrant, enter, findNoPlace } from '../engine/enter.ts';
 import { type Ending, endWaiting, type Left } from '../engine/leave.ts';
-import { expired } from '../engine/machine.ts';
+import { expired, skipped } from '../engine/machine.ts';
 import { lockLimits } from '../engine/slots.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
 import { format, hex, rows } from '../engine/sql.ts';
@@ -18,6 +18,7 @@ interface Deps {
   log: Logger;
   specs: LoadSpecs;
   due(executions: readonly Buffer[], lanes: ReadonlySet<number>): void;
+  crowded(keys: readonly string[]): void; // of limits where older ones shall make room
   ended(left: Left): void;
 }
 export interface Timers {
@@ -61,30 +62,44 @@ export function openTimers(deps: Deps): Timers {
 }
 
 // Takes what is due; answers in how many milliseconds the next one is.
-async function due({ pool, due: told }: Deps): Promise<number> {
+async function due({ pool, db, due: told, ended, crowded }: Deps): Promise<number> {
   for (;;) {
     const [keys, [next]] = (await rows(pool, [DUE_KEYS, NEXT])) as [{ limit_key: string | null }[], { wait: number }[]];
     if (keys.length === 0) return (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
     const limited = keys.flatMap(({ limit_key }) => limit_key ?? []);
-    const taken = await transaction(pool, (connection) => start(connection, limited));
+    const { taken, left, full } = await transaction(pool, (connection) => start(connection, db, limited));
     if (taken.length === 0) return LONGEST_MS; // another dispatcher has them
     for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
     const lanes = new Set(taken.map(({ lane }) => lane));
     told(taken.map(executionOf), lanes);
+    if (left.ended.size > 0) ended(left);
+    crowded(full);
   }
 }
 
 // Lock order: limits, timers; the slots are taken as accepting does.
-async function start(connection: PoolConnection, keys: readonly string[]): Promise<Timer[]> {
+async function start(connection: PoolConnection, db: Db, keys: readonly string[]): Promise<Started> {
   const limits = await lockLimits(connection, keys);
   const limited = keys.length > 0 ? format(' OR limit_key IN (?)', [keys]) : '';
   const select = `SELECT ${COLUMNS} FROM timers WHERE ${STARTS} AND due_time <= NOW(6) AND (limit_key IS NULL${limited})
     ORDER BY due_time, kind, execution LIMIT ${PAGE} FOR UPDATE SKIP LOCKED`;
   const [taken = []] = await rows<[Timer[]]>(connection, [select]);
-  if (taken.length === 0) return [];
-  await rows(connection, [...enter(limits, taken), ...taken.map(removal)]);
-  return taken;
+  if (taken.length === 0) return { taken, left: NONE, full: [] };
+  const dropped = new Set(findNoPlace(limits, taken, ({ kind }) => kind === 'START'));
+  const entering = taken.filter((one) => !dropped.has(one));
+  await rows(connection, [...enter(limits, entering), ...entering.map(removal)]);
+  const endings = [...dropped].map(({ execution }): Ending => ({ execution, to: 'SKIPPED', error: skipped() }));
+  const left = endings.length > 0 ? await endWaiting(connection, db, endings) : NONE;
+  const full = [...limits.values()].filter(({ policy }) => policy === 'CANCEL_OLD').map(({ limit_key }) => limit_key);
+  return { taken, left, full };
 }
+
+interface Started {
+  taken: Timer[];
+  left: Left; // that found no place and do not wait
+  full: string[]; // keys whose older ones shall make room
+}
+const NONE: Left = { ended: new Set(), lanes: new Set() };
 
 const executionOf = ({ execution }: { execution: Buffer }): Buffer => execution;
 const removal = ({ due_time, kind, execution }: Timer): string =>

@@ -16,6 +16,18 @@ export interface Entrant {
 }
 export type Limits = Awaited<ReturnType<typeof lockLimits>>;
 
+// Those that find no place of a limit that lets nobody wait, among those that come in this order.
+export function findNoPlace<T extends Entrant>(limits: Limits, entrants: readonly T[], mayDrop: (one: T) => boolean): T[] {
+  const used = new Map([...limits].map(([key, limit]) => [key, limit.used]));
+  return entrants.filter((one) => {
+    const limit = one.limit_key === null ? undefined : limits.get(one.limit_key);
+    if (!limit) return false;
+    const now = used.get(limit.limit_key) ?? 0;
+    if (now < limit.max) used.set(limit.limit_key, now + 1);
+    return now >= limit.max && limit.policy === 'DROP_NEW' && mayDrop(one);
+  });
+}
+
 export function enter(limits: Limits, entrants: readonly Entrant[]): string[] {
   const used = new Map([...limits].map(([key, limit]) => [key, limit.used]));
   const free: Entrant[] = [];

@@ -130,6 +130,14 @@ export const expired = (type: 'ScheduleToStartTimeout' | 'ScheduleToCloseTimeout
   retryable: false,
 });
 
+// It would have started, but its automation lets it wait for nobody.
+export const skipped = (): ErrorBody => ({
+  type: 'ConcurrencyLimit',
+  message: 'Others held all places of its concurrency key.',
+  traceback: '',
+  retryable: false,
+});
+
 type Failure = Omit<ErrorBody, 'retryable'>;
 
 // Source: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", 2015).

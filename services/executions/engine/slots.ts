@@ -2,10 +2,11 @@
 import { type Connection, format, insert, rows } from './sql.ts';
 import { nextTag } from './tags.ts';
 
-interface Limit {
+export interface Limit {
   limit_key: string;
   max: number;
   used: number;
+  policy: string | null;
 }
 export interface Waiter {
   limit_key: string;
@@ -25,7 +26,7 @@ export const READY = 'lane, priority, tag, execution, limit_key, attempt, losses
 export async function lockLimits(connection: Connection, keys: Iterable<string>): Promise<Limits> {
   const names = [...new Set(keys)].sort();
   if (names.length === 0) return new Map();
-  const sql = format('SELECT limit_key, max, used FROM limits WHERE limit_key IN (?) ORDER BY limit_key FOR UPDATE', [names]);
+  const sql = format('SELECT limit_key, max, used, policy FROM limits WHERE limit_key IN (?) ORDER BY limit_key FOR UPDATE', [names]);
   const [found] = await rows<[Limit[]]>(connection, [sql]);
   return new Map(found.map((limit) => [limit.limit_key, limit]));
 }
@@ -57,6 +58,16 @@ export async function giveOn(
   });
   statements.push(...admit(admitted));
   return { statements, lanes: admitted.map(({ lane }) => lane) };
+}
+
+// The statements that give a locked limit another size, let in those for whom there is room then, and the lanes where they may start.
+export async function resize(connection: Connection, { limit_key: key, used }: Limit, max: number, policy: string) {
+  const [waiters] = await rows<[Waiter[]]>(connection, [headsOf(key, Math.max(0, max - used))]);
+  const removals = waiters.map(({ seq, execution }) =>
+    format('DELETE FROM waiting WHERE limit_key = ? AND seq = ? AND execution = ?', [key, seq, execution]),
+  );
+  const update = format('UPDATE limits SET max = ?, policy = ?, used = used + ? WHERE limit_key = ?', [max, policy, waiters.length, key]);
+  return { statements: [update, ...removals, ...admit(waiters)], lanes: waiters.map(({ lane }) => lane) };
 }
 
 const headsOf = (key: string, count: number): string =>

@@ -6,12 +6,12 @@ import type { Handlers } from '#platform/handlers.ts';
 import { toBytes } from '#platform/id.ts';
 import * as projection from '../projection.ts';
 
-export const handlers = ({ db }: { db: Db }): Handlers<ProjectionServiceService> => ({
+export const handlers = ({ db, ring }: { db: Db; ring(lanes: ReadonlySet<number>): void }): Handlers<ProjectionServiceService> => ({
   async applyAutomation({ automationId, workspaceId, revisions, ...automation }) {
     const id = toBytes('automation', automationId, 'automation_id');
     const workspace = toBytes('workspace', workspaceId, 'workspace_id');
     if (revisions.some(({ spec }) => !spec)) throw invalid('revisions', 'must each have a spec');
-    await projection.apply(db, workspace, { ...automation, id }, revisions);
+    ring(await projection.apply(db, workspace, { ...automation, id }, revisions));
     return {};
   },
 });
