@@ -390,35 +390,58 @@ describe('hooks', function () {
   });
 
   describe('whose process is killed', () => {
-    it('after a delivery was kept still make its execution, and only one', async () => {
-      const hook = await create({ auth: NONE, deliveryId: 'x-id' });
-      const port = await freePort();
-      const env = { ...process.env, ...world.env, MILLRACE_GRPC_ADDRESS: `127.0.0.1:${port}`, MILLRACE_EXECUTIONS_URL: world.grpcAddress };
-      const doomed = spawn(process.execPath, ['services/main.ts', '--target=webhooks'], {
-        env: { ...env, MILLRACE_FAILPOINT: 'webhooks.kept:exit' },
-        stdio: 'ignore',
+    const places = {
+      'webhooks.kept': 'before its execution was made',
+      'webhooks.created': 'after its execution was made, before that was noted',
+    };
+    for (const [place, when] of Object.entries(places)) {
+      it(`${when} still make one execution of what was kept`, async () => {
+        const hook = await create({ auth: NONE, deliveryId: 'x-id' });
+        const grpcAddress = `127.0.0.1:${await freePort()}`;
+        const near = {
+          MILLRACE_GRPC_ADDRESS: grpcAddress,
+          MILLRACE_EXECUTIONS_URL: world.grpcAddress,
+          MILLRACE_FAILPOINT: `${place}:exit`,
+        };
+        const doomed = spawn(process.execPath, ['services/main.ts', '--target=webhooks'], {
+          env: { ...process.env, ...world.env, ...near },
+          stdio: 'ignore',
+        });
+        const gone = new Promise((resolve) => doomed.once('exit', (_, signal) => resolve(signal)));
+        const call = (at: { grpcAddress: string }) => send(at, hook.id, '{"n": 1}', { 'x-id': 'one' });
+        await until('its death', async () => (await caught(call({ grpcAddress }))) && doomed.signalCode !== null, 30_000);
+        expect(await gone).to.equal('SIGKILL');
+        expect(await runsOf(hook)).to.have.length(place === 'webhooks.kept' ? 0 : 1);
+        expect((await call(world)).answer, 'the sender tries again').to.include({ state: 'PENDING' });
+        const db = world.db('webhooks');
+        await db('hook_deliveries')
+          .where({ hook: toBytes('hook', hook.id) })
+          .update({ next_attempt_time: db.raw('utc_timestamp(6)') });
+        await until('the execution', async () => (await listed(hook))[0]?.state === State.DELIVERED);
+        expect(await runsOf(hook)).to.have.length(1);
+        expect(await listed(hook)).to.have.length(1);
+        expect((await listed(hook))[0]).to.include({ attemptCount: 2 });
       });
-      const gone = new Promise((resolve) => doomed.once('exit', (_, signal) => resolve(signal)));
-      const call = (at: { grpcAddress: string }) => send(at, hook.id, '{"n": 1}', { 'x-id': 'one' });
-      await until(
-        'its death',
-        async () => {
-          const error = await caught(call({ grpcAddress: `127.0.0.1:${port}` }));
-          return doomed.signalCode !== null || (error as { answer?: unknown }).answer !== undefined;
-        },
-        30_000,
-      );
-      expect(await gone).to.equal('SIGKILL');
-      expect(await runsOf(hook)).to.deep.equal([]);
-      const repeated = await call(world); // the sender tries again
-      expect(repeated.answer).to.include({ state: 'PENDING' });
-      const db = world.db('webhooks');
-      await db('hook_deliveries')
-        .where({ hook: toBytes('hook', hook.id) })
-        .update({ next_attempt_time: db.raw('utc_timestamp(6)') });
-      await until('the execution', async () => (await listed(hook))[0]?.state === State.DELIVERED);
-      expect(await runsOf(hook)).to.have.length(1);
-      expect(await listed(hook)).to.have.length(1);
+    }
+  });
+
+  it('run what was sent, each once, out of a shuffled heap of repeated and tampered requests', async () => {
+    const hook = await create();
+    const count = 80;
+    const heap = Array.from({ length: count }, (_, n) => n).flatMap((n) => {
+      const [id, body] = [`msg_${n}`, `{"n": ${n}}`];
+      const good = standard(hook.secret, id, body);
+      const tampered = n % 10 === 0 ? [{ body: `{"n": ${n + 1000}}`, headers: good }] : [];
+      return [...Array.from({ length: 1 + (n % 5) }, () => ({ body, headers: good })), ...tampered];
     });
+    const shuffled = heap.map((one) => ({ one, at: Math.random() })).sort((a, b) => a.at - b.at);
+    const answers = await Promise.all(shuffled.map(({ one }) => caught(send(world, hook.id, one.body, one.headers))));
+    const refused = answers.filter((answer) => (answer as { reason?: string }).reason === 'SIGNATURE_INVALID');
+    const taken = answers.filter((answer) => (answer as { code?: number }).code === 202);
+    expect([refused.length, taken.length]).to.deep.equal([count / 10, heap.length - count / 10]);
+    await until('all of them', async () => (await listed(hook, [State.DELIVERED])).length === Math.min(50, count));
+    const runs = await runsOf(hook);
+    const inputs = await Promise.all(runs.map(async ({ id }) => (await executions.getExecution({ id })).input?.n));
+    expect(inputs.sort((a, b) => a - b)).to.deep.equal(Array.from({ length: count }, (_, n) => n));
   });
 });

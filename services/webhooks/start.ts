@@ -7,6 +7,7 @@ import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execut
 import type { ClientOf } from '#platform/client.ts';
 import type { Db } from '#platform/db.ts';
 import { type Code, Fault } from '#platform/errors.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { counter } from '#platform/metrics.ts';
 import { repeat } from '#platform/pause.ts';
@@ -42,6 +43,7 @@ export const settled = (outcome: Started): outcome is { execution: ExecutionMess
 // One try. Its outcome is kept; when it cannot be, the worker tries again and finds the same execution.
 export async function start({ db, executions, log }: Deps, due: system.Due): Promise<Started> {
   const outcome = await create(executions, due);
+  failpoint('webhooks.created');
   if (settled(outcome)) {
     started.inc({ outcome: 'started' });
     await system

@@ -4,7 +4,7 @@ import { type Stack, startStack } from '../../deploy/local/stack.ts';
 let started: Promise<Stack> | undefined;
 
 export const theStack = (): Promise<Stack> => {
-  started ??= startStack({ settings: { MILLRACE_LOG_LEVEL: 'info' } });
+  started ??= startStack({ settings: { MILLRACE_LOG_LEVEL: 'info', MILLRACE_EGRESS_ALLOW: '127.0.0.0/8' } });
   return started;
 };
 

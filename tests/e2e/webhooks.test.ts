@@ -1,9 +1,11 @@
 // Webhooks as their senders call them: bytes through the edge, nothing of our clients.
 import { createHmac } from 'node:crypto';
-import { request as httpRequest } from 'node:http';
+import { createServer, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { expect } from 'chai';
 import type { Stack } from '../../deploy/local/stack.ts';
-import { type Api, ended, expectStatus, type Json, publish, signUp } from './rest.ts';
+import { until } from '../world.ts';
+import { type Api, ended, expectStatus, type Json, publish, run, signUp } from './rest.ts';
 import { theStack } from './stack.ts';
 
 const ECHO = 'def main(**event):\n    return event\n';
@@ -122,5 +124,31 @@ describe('a webhook', function () {
     expect(seen.body).to.include({ state: 'FAILED', body: '{"user": {"name": "ann"}}' });
     const again = await expectStatus(200, ann.post(`${path}:redeliver`));
     expect((await ended(ann, again.body.executionId)).output).to.deep.equal({ who: 'ann' });
+  });
+
+  it('tells a receiver of its own that an execution has ended, signed', async () => {
+    const got: { headers: IncomingHttpHeaders; text: string }[] = [];
+    const receiver = createServer(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk);
+      got.push({ headers: request.headers, text: Buffer.concat(chunks).toString() });
+      response.end();
+    });
+    await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`;
+    const made = await expectStatus(201, ann.post('/v1/eventSubscriptions', { name: 'ends', url, types: ['execution.ended'] }));
+    expect(made.headers.get('location')).to.equal(`/v1/eventSubscriptions/${made.body.id}`);
+    const done = await ended(ann, await run(ann, echo, { n: 7 }));
+    const [first] = await until('the event', () => (got.length > 0 ? got : undefined));
+    const { headers, text } = first as (typeof got)[0];
+    const key = Buffer.from(made.body.secret.replace('whsec_', ''), 'base64');
+    const signed = `${headers['webhook-id']}.${headers['webhook-timestamp']}.${text}`;
+    expect(headers['webhook-signature']).to.equal(`v1,${createHmac('sha256', key).update(signed).digest('base64')}`);
+    expect(JSON.parse(text)).to.include({ type: 'execution.ended', subject: done.id });
+    expect(JSON.parse(text).data.execution).to.deep.include({ state: 'SUCCEEDED', output: { n: 7 } });
+    const path = `/v1/eventSubscriptions/${made.body.id}`;
+    await until('the log', async () => (await ann.get(`${path}/deliveries?states=DELIVERED`)).body.deliveries.length === 1);
+    expect((await ann.call('DELETE', path)).status).to.equal(204);
+    receiver.close();
   });
 });
