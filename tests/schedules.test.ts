@@ -22,6 +22,7 @@ import { freePort } from './runner.ts';
 import { type Person, startWorld, until, type World } from './world.ts';
 
 const HOUR = 3_600_000;
+const PATIENCE_MS = 25_000;
 const modules = [executionsModule, schedulesModule];
 const nameOf = (state: State) => Object.entries(State).find(([, value]) => value === state)?.[0];
 
@@ -79,7 +80,7 @@ describe('schedules', function () {
     (await ticks.listScheduleTicks(ListScheduleTicksRequest.fromPartial({ scheduleId, pageSize: 200 }))).ticks.reverse();
   const statesOf = async (scheduleId: string) => (await ticksOf(scheduleId)).map(({ state }) => nameOf(state)).join(' ');
   const reach = (scheduleId: string, states: string) =>
-    until(states, async () => (await statesOf(scheduleId)) === states).catch(async () => {
+    until(states, async () => (await statesOf(scheduleId)) === states, PATIENCE_MS).catch(async () => {
       expect(await statesOf(scheduleId)).to.equal(states);
     });
   const executionsOf = async (scheduleId: string): Promise<Execution[]> =>
@@ -215,6 +216,35 @@ describe('schedules', function () {
     await run(lenient.id);
     await reach(lenient.id, 'FAILED');
     expect((await schedules.getSchedule({ id: lenient.id })).state).to.equal(Schedule_State.ACTIVE);
+  });
+
+  it('hear of the end of an execution by its event', async () => {
+    const { id } = await create();
+    await run(id);
+    const executionId = await started(id, 0);
+    const later = world.db('schedules').raw('utc_timestamp(6) + interval 1 day'); // they do not ask by themselves
+    await world
+      .db('schedules')('schedule_ticks')
+      .where({ execution: toBytes('execution', executionId) })
+      .update({ check_time: later }); // prettier-ignore
+    await executions.cancelExecution({ id: executionId, reason: '', grace: undefined });
+    await reach(id, 'CANCELLED');
+  });
+
+  it('do not ask again for an execution whose key may be forgotten', async () => {
+    const { id } = await create();
+    const [tick] = [await run(id)];
+    await started(id, 0);
+    const row = () =>
+      world
+        .db('schedules')('schedule_ticks')
+        .where({ id: toBytes('tick', tick.id) });
+    const long = world.db('schedules').raw('utc_timestamp(6) - interval 24 hour');
+    const now = world.db('schedules').raw('utc_timestamp(6)');
+    await row().update({ state: 'STARTING', execution: null, try_time: long, check_time: now });
+    await reach(id, 'FAILED');
+    expect((await ticksOf(id))[0]?.reason).to.match(/not known, and it is too late to ask again/);
+    expect(await executionsOf(id)).to.have.length(1);
   });
 
   it('find the end of an execution whose event is lost', async () => {

@@ -1,5 +1,6 @@
 import { status } from '@grpc/grpc-js';
-import { connect, type NatsConnection } from '@nats-io/transport-node';
+import { jetstream } from '@nats-io/jetstream';
+import { connect, type NatsConnection, headers as natsHeaders } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import {
   Schedule_Overlap as Overlap,
@@ -360,6 +361,28 @@ describe('ScheduleService', () => {
       return found?.state === State.PAUSED ? found : undefined;
     });
     expect(paused.pauseReason).to.match(/cannot be reckoned any more: .*Gone\/Away/);
+  });
+
+  it('pauses the schedules of a user who was disabled, and no others', async () => {
+    const mine = await create();
+    const colleague = { ...person, user: newId('user') };
+    const theirs = await create({}, '', world.as(colleague, ScheduleServiceService));
+    const js = jetstream(broker);
+    const headers = natsHeaders();
+    for (const [name, value] of Object.entries({
+      id: newId('event'),
+      type: 'user.disabled',
+      subject: colleague.user,
+      time: new Date().toISOString(),
+    }))
+      headers.set(`ce-${name}`, value);
+    await js.publish(`${world.config.natsPrefix}.events.identity.${colleague.user}.disabled`, '', { headers });
+    const paused = await until('the pause', async () => {
+      const found = await service.getSchedule({ id: theirs.id });
+      return found.state === State.PAUSED ? found : undefined;
+    });
+    expect(paused.pauseReason).to.match(/^the user it runs for was disabled/);
+    expect(await service.getSchedule({ id: mine.id })).to.include({ state: State.ACTIVE, version: 1 });
   });
 
   it('publishes what happens, once each', async () => {

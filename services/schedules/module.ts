@@ -11,6 +11,7 @@ import { handlers } from './handlers/schedules.ts';
 import { handlers as tickHandlers } from './handlers/ticks.ts';
 import { forgetTicks } from './schedule-system.ts';
 import { runScheduler } from './scheduler.ts';
+import { usersDisabled } from './suspend.ts';
 
 const FORGET_MS = 60_000;
 
@@ -24,6 +25,7 @@ export const module: Module = {
     const scheduler = runScheduler({ db, log, settings: limits, claimed: ticks.wake });
     const stops = [
       bus.consume(events.executionsEnded(db, ticks.wake)),
+      bus.consume(usersDisabled(db)),
       scheduler.stop,
       ticks.stop,
       every(FORGET_MS, () => forgetTicks(db, limits.tickDays), log),

@@ -38,6 +38,7 @@ interface TickRow {
 
 const MAX_PAUSE_SECONDS = 300;
 const LEASE_SECONDS = 20; // longer than a call to executions may take
+const FORGOTTEN_AT_ONCE = 1000;
 const KEY_HOURS = 23; // executions know a key for 24
 const TICK_COLUMNS = ['workspace', 'schedule', 'id', 'state', 'origin', 'tick_time', 'action', 'execution', 'stop', 'checks'];
 
@@ -97,11 +98,20 @@ export const checkNow = (tx: Tx, executionIds: readonly string[]): Promise<numbe
     .whereNotNull('check_time')
     .update({ check_time: tx.raw('utc_timestamp(6)') });
 
-export const forgetTicks = (db: Db, days: number): Promise<number> =>
-  db('schedule_ticks')
-    .where('end_time', '<', db.raw('utc_timestamp(6) - interval ? day', [days]))
-    .limit(1000)
-    .delete();
+// The schedules whose executions are made for a user.
+export async function runFor(tx: Tx, userId: string): Promise<DueSchedule[]> {
+  const rows: { workspace: Buffer; id: Buffer }[] = await tx('schedules')
+    .where('run_as', toBytes('user', userId))
+    .orderBy('id')
+    .select('workspace', 'id');
+  return rows.map(({ workspace, id }) => ({ workspace: fromBytes('workspace', workspace), id: fromBytes('schedule', id) }));
+}
+
+// Forgets ticks that ended so many days ago.
+export async function forgetTicks(db: Db, days: number): Promise<void> {
+  const old = () => db('schedule_ticks').where('end_time', '<', db.raw('utc_timestamp(6) - interval ? day', [days]));
+  while ((await old().limit(FORGOTTEN_AT_ONCE).delete()) === FORGOTTEN_AT_ONCE);
+}
 
 const toTick = (row: TickRow): DueTick => ({
   workspace: fromBytes('workspace', row.workspace),

@@ -31,7 +31,7 @@ export function runScheduler(deps: Deps): Worker {
       const lane = async () => {
         while (!stopping.signal.aborted && (await claimNext(deps)));
       };
-      await Promise.all(Array.from({ length: AT_ONCE }, lane));
+      if (await claimNext(deps)) await Promise.all(Array.from({ length: AT_ONCE }, lane));
     },
     stopping,
   );

@@ -157,8 +157,8 @@ describe('the times of a spec', () => {
       '2026-12-26T11:00:00Z',
       '2026-12-27T11:00:00Z',
     ]);
-    const late = { crons: ['30 23 * * *'], timeZone: 'Europe/Berlin', excludeDates: ['2026-12-24'] };
-    expect(utc(late, '2026-12-23T23:00:00Z', 1), 'the 24th in Berlin').to.deep.equal(['2026-12-25T22:30:00Z']);
+    const early = { crons: ['30 0 * * *'], timeZone: 'Europe/Berlin', excludeDates: ['2026-12-24'] };
+    expect(utc(early, '2026-12-23T12:00:00Z', 1), 'the 24th in Berlin is the 23rd in UTC').to.deep.equal(['2026-12-24T23:30:00Z']);
   });
 
   it('leave out what an excluding expression covers: whole minutes, hours, days and months', () => {
