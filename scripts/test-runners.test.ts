@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { mocha, readJunit, runTests } from './test-runners.ts';
+import { mocha, readJunit, runTests, share } from './test-runners.ts';
 
 describe('the numbers of test runners', () => {
   let folder: string;
@@ -39,6 +39,20 @@ describe('the numbers of test runners', () => {
       passed: 0,
       failed: 1,
     });
+  });
+  it('are those of all runners that share the files', async () => {
+    const test = (name: string, passes: boolean) =>
+      writeFileSync(join(folder, `${name}.test.ts`), `it('${name}', () => { if (!${passes}) throw new Error('no'); });\n`);
+    test('a', true);
+    test('b', false);
+    test('c', true);
+    const include = [`${folder}/*.test.ts`];
+    const counts = await mocha({ name: 'shared', include, runners: 2, env: {}, seconds: 30, timeout: 1000 });
+    expect(counts).to.deep.include({ passed: 2, failed: 1 });
+    const names = ['a', 'b', 'c'].map((name) => join(folder, `${name}.test.ts`));
+    expect(share(names, 2).map(({ length }) => length)).to.have.members([2, 1]);
+    expect(share(names, 5).flat()).to.have.members(names);
+    for (const name of names) rmSync(name);
   });
   it('count a runner that hangs as one failure, and end it with what it started', async () => {
     const { failed, failures } = await run('sleep 600 & sleep 600', 0.2);

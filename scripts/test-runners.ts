@@ -108,16 +108,40 @@ interface Files {
 }
 interface Mocha extends Files {
   name: string;
+  runners?: number; // processes that share the files, side by side; default 1
   env: Record<string, string>;
   seconds: number;
   timeout: number; // of one test, in milliseconds
 }
 
 // With coverage, the sources' use is written below build/coverage, which `coverage` reads.
-export function mocha({ name, include, exclude = [], env, seconds, timeout }: Mocha): Promise<Counts> {
+export async function mocha({ include, exclude = [], runners = 1, ...rest }: Mocha): Promise<Counts> {
   const files = globSync([...include], { exclude: [...exclude] }).sort();
-  if (files.length === 0) return Promise.resolve({ passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] });
-  const report = `build/test/${name}.json`;
+  if (files.length === 0) return { passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] };
+  return sum(await Promise.all(share(files, runners).map((some, index) => runMocha(some, index, rest))));
+}
+
+// The largest files first, each to the next runner: they end at about the same time.
+export function share(files: readonly string[], runners: number): string[][] {
+  const bySize = files.map((file) => ({ file, size: statSync(file).size })).sort((a, b) => b.size - a.size);
+  const shares = Array.from({ length: Math.min(runners, files.length) }, (): string[] => []);
+  for (const [index, { file }] of bySize.entries()) shares[index % shares.length]?.push(file);
+  return shares.map((some) => some.sort());
+}
+
+const sum = (all: readonly Counts[]): Counts => ({
+  passed: all.reduce((total, { passed }) => total + passed, 0),
+  failed: all.reduce((total, { failed }) => total + failed, 0),
+  failures: all.flatMap(({ failures }) => failures),
+  forms: all.flatMap(({ forms = [] }) => forms),
+});
+
+function runMocha(
+  files: readonly string[],
+  index: number,
+  { name, env, seconds, timeout }: Omit<Mocha, keyof Files | 'runners'>,
+): Promise<Counts> {
+  const report = `build/test/${name}-${index + 1}.json`;
   const colour = process.stdout.isTTY ? [] : ['--no-color'];
   return runTests({
     command: [
