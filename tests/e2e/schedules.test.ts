@@ -137,6 +137,8 @@ describe('a schedule', function () {
       ':05:00Z',
     ])
       expect(stdout).to.include(expected);
-    expect(stdout).not.to.include('null,').and.not.to.include('"code": ');
+    expect(stdout)
+      .not.to.match(/\bnull\b/)
+      .and.not.to.include('"code": ');
   });
 });
