@@ -2,6 +2,7 @@
 import { openBatch } from '#platform/batch.ts';
 import type { Db, Pool } from '#platform/db.ts';
 import { Fault, unavailable } from '#platform/errors.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
 import type { Call } from '#platform/handlers.ts';
 import { fromBytes } from '#platform/id.ts';
@@ -74,17 +75,21 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
   let isCommitting = false;
   try {
     const { time, automations, keys } = await store.look(connection, items);
+    failpoint('accept.looked');
     settleKeys(items, keys, outcomes);
     let entries = await plan(deps, items, outcomes, automations, time);
     const isLocking = entries.some(({ asked, limit }) => asked.key || limit);
     if (isLocking) await connection.query('BEGIN');
     if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
+    failpoint('accept.keyed');
     entries = entries.filter(({ asked }) => !outcomes.has(asked));
     const { takes, crowded, refused } = await place(connection, entries);
     for (const [asked, fault] of refused) outcomes.set(asked, fault);
     if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
+    failpoint('accept.before_commit');
     isCommitting = true;
     await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
+    failpoint('accept.after_commit');
     for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
     const now = entries.filter(store.startsNow);
     deps.accepted(

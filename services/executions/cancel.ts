@@ -3,6 +3,7 @@ import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import type { Bus } from '#platform/bus.ts';
 import type { Db, Tx } from '#platform/db.ts';
 import { aborted, notFound, reasonsOf } from '#platform/errors.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes } from '#platform/id.ts';
 import { askToStop, endWaiting } from './engine/leave.ts';
 import { isFinal } from './engine/machine.ts';
@@ -39,6 +40,7 @@ export const openCancel = ({ db, bus, relay }: Deps): Cancel => {
   return async (workspace, id, reason, graceMs) => {
     for (let look = 0; look < LOOKS; look += 1) {
       const done = await db.transaction((tx) => cancelOnce(tx, db, workspace, id, reason, graceMs)).catch(unlessRepeatable);
+      failpoint('cancel.after_commit');
       if (done) return told(id, done);
     }
     throw aborted(`execution ${fromBytes('execution', id)} moves on too fast to be cancelled: try again`);
@@ -61,9 +63,11 @@ async function cancelOnce(
   if (found.state === 'CANCELLED' || (found.running_state === 'CANCELLING' && graceMs === undefined)) return {};
   if (isFinal(found.state)) throw faults.failedPrecondition('EXECUTION_ENDED', `execution ${name} has already ended`, { id: name });
   const server = await askToStop(connection, id, reason, graceMs);
+  failpoint('cancel.asked');
   if (server) return { server };
   if (found.running_state === 'CANCELLING') return {}; // it ends as soon anyway
   const { ended, lanes } = await endWaiting(connection, db, [{ execution: id, to: 'CANCELLED', reason }]);
+  failpoint('cancel.before_commit');
   return ended.size > 0 ? { lanes } : undefined;
 }
 

@@ -3,6 +3,7 @@ import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import type { Bus } from '#platform/bus.ts';
 import type { Db, Tx } from '#platform/db.ts';
 import { aborted, notFound, reasonsOf } from '#platform/errors.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes } from '#platform/id.ts';
 import { hold, type Moved, release } from './engine/hold.ts';
 import { isFinal, mayHold } from './engine/machine.ts';
@@ -37,12 +38,15 @@ export function openHold({ db, bus, specs }: Deps): Hold {
     const spec = (await specs([found]))(found);
     if (!spec) throw new Error(`execution ${name} has no revision`);
     const base = Math.max(found.create_time.getTime(), found.schedule_time?.getTime() ?? 0);
-    return step(tx, found, spec, new Date(base + spec.scheduleToCloseMs));
+    const moved = await step(tx, found, spec, new Date(base + spec.scheduleToCloseMs));
+    failpoint('hold.before_commit');
+    return moved;
   }
 
   async function repeat(workspace: Buffer, id: Buffer, step: Step): Promise<void> {
     for (let look = 0; look < LOOKS; look += 1) {
       const moved = await db.transaction((tx) => once(tx, workspace, id, step)).catch(unlessRepeatable);
+      failpoint('hold.after_commit');
       if (!moved) continue;
       if (moved === 'DONE') return;
       ring(bus, moved.lanes);

@@ -4,6 +4,7 @@ import { headers, type MsgHdrs } from '@nats-io/transport-node';
 import { context, propagation } from '@opentelemetry/api';
 import { type Bus, eventsStream } from './bus.ts';
 import type { Db, Pool, ResultSetHeader, RowDataPacket, Tx } from './db.ts';
+import { failpoint } from './failpoint.ts';
 import { fromBytes, newBytes } from './id.ts';
 import type { Logger } from './log.ts';
 import { counter, gauge } from './metrics.ts';
@@ -88,6 +89,7 @@ export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bu
     const connection = await pool.getConnection();
     try {
       const [[, rows]] = (await connection.query(TAKE)) as unknown as [[ResultSetHeader, Row[]]];
+      if (rows.length > 0) failpoint('relay.before_publish');
       age.set({ module: area }, Number(rows[0]?.age ?? 0));
       await Promise.all(
         rows.map((row) =>
@@ -99,6 +101,7 @@ export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bu
           }),
         ),
       );
+      if (rows.length > 0) failpoint('relay.after_publish');
       await connection.query([...rows.map(({ id }) => connection.format('DELETE FROM outbox WHERE id = ?', [id])), 'COMMIT'].join(';'));
       published.inc({ module: area }, rows.length);
       return rows.length;

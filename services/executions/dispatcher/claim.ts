@@ -87,6 +87,7 @@ export function openClaimer(deps: Deps): Claimer {
       await connection.query('ROLLBACK');
       return;
     }
+    failpoint('claim.before_commit');
     try {
       await store.move(connection, assigned.map(claimedOf));
     } catch (error) {
@@ -98,6 +99,7 @@ export function openClaimer(deps: Deps): Claimer {
     const jobs = new Map<Session, Job[]>();
     for (const one of assigned) jobs.set(one.session, [...(jobs.get(one.session) ?? []), jobOf(one.claimed, one.spec, one.runMs)]);
     for (const [session, some] of jobs) session.start(some);
+    failpoint('claim.sent');
   }
 
   function remember(rows: readonly store.Ready[]): void {

@@ -111,6 +111,7 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
   const executions = reports.map(({ execution }) => execution);
   const ending = reports.filter(({ result, given }) => result || given).map(({ execution }) => execution);
   const fence = await store.lock(connection, deps.owner, servers, executions, ending);
+  failpoint('intake.locked');
   const { told, replies } = pass(fence, reports);
   if (told.length === 0) {
     await connection.query('ROLLBACK');
@@ -129,6 +130,7 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
   }
   const written = told.map((one) => writtenOf(one, leaving.get(hex(one.row.execution))));
   deps.written(written, lanes);
+  failpoint('intake.told');
   return replies;
 }
 

@@ -1,6 +1,7 @@
 // The claims of one server as this dispatcher knows them, and how they are brought into line with running and with what the server holds.
 // A claim is expected before it is committed and sent after: whoever compares never takes a fresh one for a lost one.
 import type { SessionOpened } from '#gen/millrace/runner/v1/session.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { hex } from '../engine/sql.ts';
@@ -132,6 +133,7 @@ export function openLedger(
       const wanted = new Set(claimIds.map(hex));
       const claims = await deps.claims(server.id, signal);
       const given = claims.filter(({ claim_id }) => wanted.has(hex(claim_id)));
+      failpoint('refused.before_return');
       giveBack(given, 'REFUSED');
     },
   };

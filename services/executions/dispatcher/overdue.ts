@@ -1,5 +1,6 @@
 // Executions in running that nobody will end: their server is lost, or their time is over and the server did not act. Any dispatcher may end them.
 import type { Db, Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running } from '../engine/finish.ts';
 import { afterDeadline, afterLoss, type Claimed, type Situation, type Verdict } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
@@ -40,6 +41,7 @@ export async function giveUpServers(pool: Pool, answering: readonly Buffer[]): P
   for (const { id } of found.filter((one) => !answering.some((other) => other.equals(one.id)))) {
     const [{ affectedRows }] = await pool.query<ResultSetHeader>(GIVE_UP, [id]);
     if (affectedRows === 1) given.push(id);
+    failpoint('overdue.given_up');
   }
   return given;
 }
@@ -57,6 +59,7 @@ async function end(deps: Deps, select: string, condition: string, decide: Decide
     const ids = found.map(({ execution }) => execution);
     const { leaves, lanes } = await transaction(deps.pool, (connection) => take(deps, connection, ids, condition, decide));
     if (leaves.length === 0) return count; // somebody else was faster
+    failpoint('overdue.after_commit');
     count += leaves.length;
     deps.left(leaves, lanes);
   }
@@ -78,5 +81,6 @@ async function take(deps: Deps, connection: PoolConnection, ids: readonly Buffer
   const orphans = going.filter(({ execution }) => !contexts.has(hex(execution))); // their history was dropped
   const removals = orphans.map(({ execution }) => format('DELETE FROM running WHERE execution = ?', [execution]));
   if (statements.length + removals.length > 0) await rows(connection, [...statements, ...removals]);
+  failpoint('overdue.before_commit');
   return { leaves, lanes };
 }

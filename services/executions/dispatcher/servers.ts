@@ -2,6 +2,7 @@
 import type { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import type { Pool, PoolConnection } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
@@ -84,7 +85,9 @@ export function openServers(deps: Deps): Servers {
     if (taking.has(key)) return;
     taking.add(key);
     try {
+      failpoint('takeover.before_claim');
       const isMine = await store.claim(deps.pool, me, row, deps.serverLeaseMs);
+      failpoint('takeover.after_claim');
       if (isMine && !isStopped) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
     } finally {
       taking.delete(key);

@@ -5,6 +5,7 @@ import type { Job } from '#gen/millrace/runner/v1/job.ts';
 import type { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import { SessionOpen_Channel, type SessionOpened, type SessionResponse } from '#gen/millrace/runner/v1/session.ts';
 import type { ClientOf } from '#platform/client.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import { pause } from '#platform/pause.ts';
 import { type Deps as LedgerDeps, openLedger } from './ledger.ts';
@@ -68,6 +69,7 @@ export function openSession(deps: Deps, server: Owned): Session {
     if (opened.serverId !== serverId) throw new Error(`${server.endpoint} is another server now`);
     control = outgoing;
     const known = await ledger.adopt(opened);
+    failpoint('takeover.adopted');
     const output = openingOf(SessionOpen_Channel.OUTPUT);
     broken.signal.addEventListener('abort', output.close, { once: true });
     const durable = known.map(({ claim_id, line_count, started }) => ({ claimId: claim_id, lines: line_count, started: started === 1 }));

@@ -1,6 +1,7 @@
 // The sweep: rings every lane that has work, and makes the stream of tickets when it is missing. Tickets may be lost; this finds everything again.
 import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import { rows } from '../engine/sql.ts';
 import { ensureWork, ring } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
@@ -8,6 +9,7 @@ import * as metrics from './metrics.ts';
 export async function sweep({ pool, bus }: { pool: Pool; bus: Bus }): Promise<void> {
   const lanes = "SELECT lane FROM lanes l WHERE state = 'ACTIVE' AND EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane)";
   const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
+  failpoint('sweep.found');
   if (!(await isUp(bus))) return;
   const { jsm } = await bus.jetstream();
   await ensureWork(jsm, bus.prefix);

@@ -1,5 +1,6 @@
 // Timers: what is due goes to ready, or behind its limit; waiting that has expired ends. Several dispatchers share the work by SKIP LOCKED.
 import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { repeat } from '#platform/pause.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
@@ -69,6 +70,7 @@ async function due({ pool, db, due: told, ended, crowded }: Deps): Promise<numbe
     const limited = keys.flatMap(({ limit_key }) => limit_key ?? []);
     const { taken, left, full } = await transaction(pool, (connection) => start(connection, db, limited));
     if (taken.length === 0) return LONGEST_MS; // another dispatcher has them
+    failpoint('timers.after_commit');
     for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
     const lanes = new Set(taken.map(({ lane }) => lane));
     told(taken.map(executionOf), lanes);
@@ -85,11 +87,13 @@ async function start(connection: PoolConnection, db: Db, keys: readonly string[]
     ORDER BY due_time, kind, execution LIMIT ${PAGE} FOR UPDATE SKIP LOCKED`;
   const [taken = []] = await rows<[Timer[]]>(connection, [select]);
   if (taken.length === 0) return { taken, left: NONE, full: [] };
+  failpoint('timers.locked');
   const dropped = new Set(findNoPlace(limits, taken, ({ kind }) => kind === 'START'));
   const entering = taken.filter((one) => !dropped.has(one));
   await rows(connection, [...enter(limits, entering), ...entering.map(removal)]);
   const endings = [...dropped].map(({ execution }): Ending => ({ execution, to: 'SKIPPED', error: skipped() }));
   const left = endings.length > 0 ? await endWaiting(connection, db, endings) : NONE;
+  failpoint('timers.before_commit');
   const full = [...limits.values()].filter(({ policy }) => policy === 'CANCEL_OLD').map(({ limit_key }) => limit_key);
   return { taken, left, full };
 }
@@ -121,7 +125,9 @@ async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
     const isToStart = (times.get(hex(row.id))?.getTime() ?? 0) < toClose;
     return { execution: row.id, to: 'TIMED_OUT', error: expired(isToStart ? 'ScheduleToStartTimeout' : 'ScheduleToCloseTimeout') };
   });
+  failpoint('expire.before_commit');
   const left = await transaction(pool, (connection) => endWaiting(connection, db, endings));
+  failpoint('expire.after_commit');
   metrics.expired.inc({ where: 'waiting' }, left.ended.size);
   ended(left);
 }

@@ -102,6 +102,7 @@ export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
 
   async function turn(connection: NatsConnection): Promise<void> {
     const taken = tickets.splice(0, Math.min(MOST, credits())); // the others keep their place
+    failpoint('claim.before_ack');
     const confirmed = await Promise.all(taken.map(({ message }) => ack(connection, message)));
     failpoint('claim.after_ack');
     const lanes = confirmed.filter((lane) => lane !== undefined);
