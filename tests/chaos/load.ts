@@ -1,8 +1,10 @@
 // A load of executions whose acceptance is retried as a careful client does, and the check of what became of them.
 import { randomUUID } from 'node:crypto';
 import { expect } from 'chai';
-import { expectGapless, wholeLog } from '../e2e/journey.ts';
+import type { Stack } from '../../deploy/local/stack.ts';
+import { wholeLog } from '../e2e/journey.ts';
 import type { Api, Json } from '../e2e/rest.ts';
+import { check, type Happening } from './checker.ts';
 
 export const WORK = `
 import time
@@ -29,27 +31,31 @@ export async function patiently(what: string, send: () => Promise<{ status: numb
   }
 }
 
-export async function accept(api: Api, automationId: string, count: number, first = 0): Promise<string[]> {
+export async function accept(api: Api, automationId: string, count: number, history: Happening[], first = 0): Promise<string[]> {
   const ids: string[] = [];
   const numbers = Array.from({ length: count }, (_, index) => first + index);
   const worker = async () => {
     for (let n = numbers.shift(); n !== undefined; n = numbers.shift()) {
       const key = randomUUID();
-      const input = { n };
-      ids.push((await patiently('create', () => api.post('/v1/executions', { automationId, input }, { 'idempotency-key': key }))).id);
+      const body = { automationId, input: { n } };
+      const { id } = await patiently('create', () => api.post('/v1/executions', body, { 'idempotency-key': key }));
+      ids.push(id);
+      history.push({ what: 'accepted', key, body: JSON.stringify(body), id });
     }
   };
   await Promise.all(Array.from({ length: 8 }, worker));
   return ids;
 }
 
-export async function drained(api: Api, ids: readonly string[], patienceMs = 180_000): Promise<Json[]> {
+export async function drained(api: Api, ids: readonly string[], history: Happening[], patienceMs = 180_000): Promise<Json[]> {
   const end = performance.now() + patienceMs;
   const done = new Map<string, Json>();
   while (done.size < ids.length) {
     for (const id of ids.filter((one) => !done.has(one))) {
       const execution = await patiently('get', () => api.get(`/v1/executions/${id}`));
-      if (FINAL.includes(execution.state)) done.set(id, execution);
+      const { state, version, output } = execution;
+      history.push({ what: 'seen', id, state, version, ...(output === undefined ? {} : { output: JSON.stringify(output) }) });
+      if (FINAL.includes(state)) done.set(id, execution);
       else if (performance.now() > end)
         throw new Error(`${ids.length - done.size} executions have not ended, such as ${JSON.stringify(execution)}`);
       else break;
@@ -65,24 +71,24 @@ export interface Verdict {
   beyond: number; // script starts beyond one
 }
 
-// Everything ended well, once, with a gapless log for each attempt; starts beyond one are exactly the lost attempts.
-export async function judge(api: Api, executions: readonly Json[], logs = 25): Promise<Verdict> {
+// Everything ended well; starts beyond one are exactly the lost attempts; and the checker has nothing to say.
+export async function judge(stack: Stack, api: Api, executions: readonly Json[], history: Happening[], logs = 25): Promise<Verdict> {
   const verdict = { executions: executions.length, lost: 0, beyond: 0 };
   for (const execution of executions) {
     expect([execution.state, execution.output], JSON.stringify(execution)).to.deep.equal(['SUCCEEDED', execution.input.n]);
     if (execution.attemptCount === 1) continue;
     const { attempts } = await patiently('attempts', () => api.get(`/v1/executions/${execution.id}/attempts`));
-    const lost = attempts.filter((one: Json) => one.state === 'LOST').length;
-    expect(attempts.map((one: Json) => one.state).filter((state: string) => state !== 'LOST')).to.deep.equal(['SUCCEEDED']);
-    verdict.lost += lost;
+    verdict.lost += attempts.filter((one: Json) => one.state === 'LOST').length;
     verdict.beyond += execution.attemptCount - 1;
   }
   expect(verdict.beyond).to.equal(verdict.lost);
   for (const { id } of executions.filter((_, index) => index % Math.ceil(executions.length / logs) === 0)) {
-    const log = await wholeLog(api, id);
-    expectGapless(log);
-    const last = log.entries.filter((entry) => entry.attempt === log.ends.at(-1)?.attempt);
-    expect(last.map((entry) => entry.text)).to.have.length(5);
+    const { entries, ends } = await wholeLog(api, id);
+    history.push({ what: 'log', id, entries: entries as never, ends: ends as never, isWhole: true });
+    expect(entries.filter(({ attempt }) => attempt === ends.at(-1)?.attempt)).to.have.length(5);
   }
+  const { databaseUrl, databasePrefix } = stack.wiring;
+  const found = await check(history, { databaseUrl, databasePrefix, databaseConnections: 1 }, `${databasePrefix}_executions`);
+  expect(found).to.deep.equal({ violations: [], unfinished: [] });
   return verdict;
 }
