@@ -1,10 +1,14 @@
 // Webhooks as their senders call them: bytes through the edge, nothing of our clients.
+import { execFile } from 'node:child_process';
 import { createHmac } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { Stack } from '../../deploy/local/stack.ts';
 import { until } from '../world.ts';
+import { GREETING } from './journey.ts';
 import { type Api, ended, expectStatus, type Json, publish, run, signUp } from './rest.ts';
 import { theStack } from './stack.ts';
 
@@ -150,5 +154,28 @@ describe('a webhook', function () {
     await until('the log', async () => (await ann.get(`${path}/deliveries?states=DELIVERED`)).body.deliveries.length === 1);
     expect((await ann.call('DELETE', path)).status).to.equal(204);
     receiver.close();
+  });
+
+  it('is what docs/WEBHOOKS.md shows', async () => {
+    const blocks = [...readFileSync('docs/WEBHOOKS.md', 'utf8').matchAll(/^```sh\n(.*?)^```/gms)].map(([, text]) => text);
+    const env = { ...process.env, BASE: stack.urls.base, HOST: stack.urls.host, TOKEN: ann.token, ID: await publish(ann, GREETING) };
+    const { stdout } = await promisify(execFile)('bash', ['-c', `set -eo pipefail\n${blocks.join('\n')}`], { env });
+    const shown = stdout.trim().split('\n');
+    expect(shown.slice(1, 5)).to.deep.equal([
+      '{"name":"pushes","automationId":"'.concat(env.ID, '"}'),
+      '{"state":"DELIVERED"}',
+      '{"state":"DELIVERED"}',
+      '{"state":"DELIVERED","senderDeliveryId":"7c9e6679","duplicateCount":1}',
+    ]);
+    expect(shown[5]).to.equal('{"state":"SUCCEEDED","output":{"greeted":"Bob","times":1}}');
+    expect(shown[7]).to.include('"state":"FAILED","error":"MAPPING_FAILED: the mapping fails: ').and.include('Cy');
+    expect(shown[9]).to.match(/^\{"state":"DELIVERED","redeliveryOf":"dlv_/);
+    expect(shown.slice(10)).to.deep.equal([
+      '{"previousSecretExpireTime":true,"shown":true}',
+      '{"disabled":true}',
+      '["execution.ended","task.completed"]',
+      '{"dead":0}',
+      '204',
+    ]);
   });
 });
