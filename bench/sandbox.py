@@ -2,8 +2,8 @@
 
     python bench/sandbox.py [COUNT [TIER...]]
 
-COUNT no-op scripts (default 600), eight at a time, in tier 2 and then in tier 1. Processor time holds still while others use the machine;
-starts a second do not. `kernel` is what all of the machine's kernel threads did meanwhile, whoever they did it for.
+COUNT no-op scripts (default 600), eight at a time, in tier 2 and then in tier 1. Processor time holds still while others use the machine,
+page faults more so; starts a second do not. `kernel` is what all of the machine's kernel threads did meanwhile, whoever they did it for.
 Tier 1 needs a Python that every user may run, such as /usr/bin/python3.
 """
 
@@ -31,9 +31,20 @@ def milliseconds_of(pid: int | str) -> float:
         return 0.0
 
 
+def stat_of(pid: int) -> list[str]:
+    """The fields of its line behind its name."""
+    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+
+
 def of_ended_children(pid: int) -> float:
-    user, system = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[13:15]
+    user, system = stat_of(pid)[13:15]
     return (int(user) + int(system)) * 1000 / os.sysconf('SC_CLK_TCK')
+
+
+def page_faults(pid: int) -> tuple[int, int]:
+    """Its own and those of its ended children: what a start copies. They do not depend on what else the machine does."""
+    own, children = stat_of(pid)[7:9]
+    return int(own), int(children)
 
 
 def of_kernel_threads() -> float:
@@ -73,15 +84,17 @@ async def measure(tier: int, count: int) -> None:
                 'kernel': of_kernel_threads(),
             }
 
-        before, start = spent(), time.monotonic()
+        before, faults, start = spent(), page_faults(parent), time.monotonic()
         await asyncio.gather(*[run(sandbox, count // AT_ONCE) for _ in range(AT_ONCE)])
         rate = count / (time.monotonic() - start)
         await asyncio.sleep(0.5)  # for what the kernel does afterwards; no figure depends on how long
         after = spent()
+        copied = [(late - early) / count for early, late in zip(faults, page_faults(parent), strict=True)]
         parts = {name: (after[name] - before[name]) / count for name in before}
         told = ', '.join(f'{name} {ms:.2f}' for name, ms in parts.items())
         total = sum(ms for name, ms in parts.items() if name != 'kernel')
         print(f'tier {tier}: {rate:.0f} starts/s (load {os.getloadavg()[0]:.1f}); processor ms each: {told}; without kernel {total:.2f}')
+        print(f'  page faults each: parent {copied[0]:.0f}, children {copied[1]:.0f}')
     finally:
         await sandbox.stop()
 

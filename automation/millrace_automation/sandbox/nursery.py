@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from .settings import Limits, SandboxUnavailable
 _PROGRAM = Path(__file__).parent / 'inside' / 'start.py'
 _START_SECONDS = 20.0
 _STOP_SECONDS = 8.0
+_RIGHTS = struct.Struct('3i')  # the descriptors of a child
+_RIGHTS_BYTES = socket.CMSG_SPACE(_RIGHTS.size)
 _GONE = "the sandbox's parent has ended"
 
 
@@ -190,7 +193,7 @@ class Nursery:
     def _on_readable(self) -> None:
         while self.is_alive:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._control, 16384, 3)
+                data, rights, _, _ = self._control.recvmsg(16384, _RIGHTS_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -198,9 +201,9 @@ class Nursery:
             if not data:
                 self._lose()
                 return
-            self._take_message(json.loads(data), descriptors)
+            self._take_message(json.loads(data), _RIGHTS.unpack(rights[0][2]) if rights else ())
 
-    def _take_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _take_message(self, message: dict[str, Any], descriptors: tuple[int, ...]) -> None:
         match message:
             case {'new': int(id)}:
                 self._admit(id, message['pool'], *descriptors)

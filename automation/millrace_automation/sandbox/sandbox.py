@@ -228,7 +228,10 @@ async def _begin(child: Child, limits: Limits, packets: list[bytes], line: list[
         await asyncio.shield(child.armed)
     loop = asyncio.get_running_loop()
     head, *rest = packets
-    socket.send_fds(child.channel, [head], [end.fileno() for end in line])  # the first packet finds room
+    if line:
+        socket.send_fds(child.channel, [head], [end.fileno() for end in line])
+    else:
+        child.channel.send(head)  # the first packet finds room
     for packet in rest:
         await loop.sock_sendall(child.channel, packet)
 

@@ -34,6 +34,10 @@ class Cgroups:
     def paths(self, slot: int) -> list[str]:
         return [f'{folder}/{slot}' for folder in dict.fromkeys(self.folders.values())]
 
+    def entrances(self, slot: int) -> list[int]:
+        """Descriptors: a process that writes 0 to one of them joins."""
+        return [self._file(f'{path}/cgroup.procs', os.O_WRONLY) for path in self.paths(slot)]
+
     def prepare(self, slot: int, limits: Mapping[str, int], keepers: int) -> None:
         """Makes the slot's groups as a new child finds them. `keepers` of its processes are not the run's."""
         if slot not in self._limits:
@@ -43,8 +47,10 @@ class Cgroups:
         self.limit(slot, limits, keepers)
         if memory := self.folders.get('memory'):  # forgets the highest use of the run before
             name = 'memory.max_usage_in_bytes' if self.version == 1 else 'memory.peak'
-            with contextlib.suppress(OSError):
+            try:
                 os.pwrite(self._file(f'{memory}/{slot}/{name}', os.O_RDWR), b'0', 0)
+            except OSError:
+                pass  # this kernel cannot
 
     def limit(self, slot: int, limits: Mapping[str, int], keepers: int) -> None:
         if self._limits.get(slot) == (limits, keepers):

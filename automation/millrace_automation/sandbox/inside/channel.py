@@ -48,19 +48,26 @@ class Channel:
         for stream in self._streams:
             stream.count = 0
 
+    def receive_alone(self) -> dict:
+        """The request: its length, then its bytes."""
+        return self._rest(os.read(DESCRIPTOR, 64))
+
     def receive(self) -> tuple[dict, list[int]]:
-        """The request: its length, then its bytes; and the descriptors that came with it."""
+        """The request, and the descriptors that came with it."""
         endpoint = socket.socket(fileno=DESCRIPTOR)
         try:
             head, descriptors, _, _ = socket.recv_fds(endpoint, 64, 1)
         finally:
             endpoint.detach()
+        return self._rest(head), descriptors
+
+    def _rest(self, head: bytes) -> dict:
         if not head:
             os._exit(0)  # nobody needs this child
         data = bytearray()
         while len(data) < int(head):
             data += os.read(DESCRIPTOR, PART_BYTES)
-        return json.loads(data), descriptors
+        return json.loads(data)
 
     def send(self, kind: bytes, body: bytes) -> None:
         """Never raises for a supervisor that does not listen any longer."""

@@ -11,7 +11,6 @@ from typing import NoReturn
 from . import execution, rlimits, script, tree
 from .channel import Channel
 from .plan import DEFAULT_LIMITS, INSIDE_ID, NICE, ChildPlan
-from .seccomp import Filter
 from .system import (
     CLONE_NEWCGROUP,
     CLONE_NEWNS,
@@ -21,7 +20,6 @@ from .system import (
     drop_bounding_capabilities,
     enter,
     prctl,
-    take_descriptors,
     unblock_signals,
     unshare,
     write_file,
@@ -31,31 +29,31 @@ _STATUS = 4
 
 
 def run(
-    plan: ChildPlan, filter: Filter, channel: Channel, descriptors: tuple[int, int, int, int], first: int, namespaces: tuple[int, ...]
+    plan: ChildPlan, shared: script.Shared, descriptors: tuple[int, int, int, int], first: int, namespaces: tuple[int, ...]
 ) -> NoReturn:
     """`descriptors` as for init; `first` is the pidfd of the first process, `namespaces` are those of the slot."""
     code = 1
     try:
         try:
+            for entrance in plan.entrances:
+                os.write(entrance, b'0')
             for descriptor in (first, *namespaces):
                 enter(descriptor, CLONE_NEWNS if descriptor == first else 0)
-            take_descriptors(descriptors)
+            shared.take(descriptors)
             _enter(plan)
-            channel.own()
-            script.lock_in(plan, filter)
+            shared.channel.own()
+            script.lock_in(plan, shared)
         except BaseException:
             os.write(_STATUS, b'F' + traceback.format_exc().encode(errors='replace')[-8000:])
             os._exit(1)
         os.write(_STATUS, b'R')
         os.close(_STATUS)
-        code = _serve(plan, channel)
+        code = _serve(plan, shared.channel)
     finally:
         os._exit(code & 255)
 
 
 def _enter(plan: ChildPlan) -> None:
-    for group in plan.groups:
-        write_file(f'{group}/cgroup.procs', '0')
     os.umask(0o077)
     os.nice(NICE)
     own = os.open('/proc/self', os.O_PATH | os.O_CLOEXEC)  # the machine's: the sandbox's may have been refused
@@ -83,9 +81,7 @@ def _become(user: int, own: int) -> None:
 def _serve(plan: ChildPlan, channel: Channel) -> int:
     try:
         unblock_signals()
-        request, line = channel.receive()
-        for descriptor in line:  # nobody is there who could keep this process for another run
-            os.close(descriptor)
+        request = channel.receive_alone()  # nobody is there who could keep this process for another run
         limits = request['limits']
         rlimits.set_for_run(limits, plan.process_slots(limits['processes']), False)
         return execution.run(request, channel)

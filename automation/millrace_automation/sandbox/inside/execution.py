@@ -139,8 +139,16 @@ def _read_input(text: str) -> dict[str, Any]:
 
 def _write_source(source: str) -> None:
     """For what wants to read it, such as processes that `multiprocessing` starts anew."""
-    with contextlib.suppress(OSError), open(NAME, 'w', encoding='utf-8', errors='surrogatepass') as file:
-        file.write(source)
+    try:
+        descriptor = os.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, source.encode(errors='surrogatepass'))  # Linux writes up to 2 GiB at once
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 async def _awaited(result: Any) -> Any:

@@ -21,10 +21,8 @@ import traceback
 from typing import NoReturn
 
 from . import execution, landlock, script, tree
-from .channel import Channel
 from .plan import DEFAULT_LIMITS, HOST, INSIDE_ID, NICE, ChildPlan
 from .residence import KEEP, Residence
-from .seccomp import Filter
 from .system import (
     CLONE_NEWCGROUP,
     PR_SET_CHILD_SUBREAPER,
@@ -35,7 +33,6 @@ from .system import (
     drop_capabilities,
     fork,
     prctl,
-    take_descriptors,
     unblock_signals,
     unshare,
     write_file,
@@ -45,16 +42,16 @@ from .watch import Watch, children_of
 _STATUS = 4
 
 
-def run(plan: ChildPlan, filter: Filter, channel: Channel, descriptors: tuple[int, int, int, int]) -> NoReturn:
+def run(plan: ChildPlan, shared: script.Shared, descriptors: tuple[int, int, int, int]) -> NoReturn:
     """`descriptors`: standard output, standard error, the script's channel, the status socket."""
     try:
-        take_descriptors(descriptors)
+        shared.take(descriptors)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         unblock_signals()
         status = socket.socket(fileno=_STATUS)
         try:
             scoped = _prepare(plan, status)
-            pid, begin = _fork_script(plan, filter, channel, status)
+            pid, begin = _fork_script(plan, shared, status)
             status.send(b'R')
             _Init(plan, status, begin, pid, scoped).serve()
         except Exception:
@@ -103,21 +100,21 @@ def _become(plan: ChildPlan) -> None:
     os.setresuid(user, user, user)
 
 
-def _fork_script(plan: ChildPlan, filter: Filter, channel: Channel, status: socket.socket) -> tuple[int, socket.socket]:
+def _fork_script(plan: ChildPlan, shared: script.Shared, status: socket.socket) -> tuple[int, socket.socket]:
     begin, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = fork()
     if pid == 0:
         status.close()
         begin.close()
         try:
-            script.start(plan, filter, channel, theirs)
+            script.start(plan, shared, theirs)
         finally:
             os._exit(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # they are the script's; a pid 1 without handlers is out of its reach
     theirs.close()
     null = os.open('/dev/null', os.O_RDWR | os.O_CLOEXEC)
-    for descriptor in (1, 2, 3):
+    for descriptor in (1, 2, 3, *([script.RULESET] if shared.rules else ())):
         os.dup2(null, descriptor)
     said = begin.recv(65536)
     if said != b'R':

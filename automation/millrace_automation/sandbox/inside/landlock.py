@@ -4,6 +4,7 @@ By the kernel's documentation, Documentation/userspace-api/landlock.rst. What an
 not the version, says whether what is left suffices.
 """
 
+import contextlib
 import os
 import stat
 import struct
@@ -44,7 +45,7 @@ def _create(abi: int, files: int, tcp: int, scopes: int) -> int:
     return syscall('landlock ruleset', _CREATE, attributes, size, 0)
 
 
-def _enter(ruleset: int) -> None:
+def enter(ruleset: int) -> None:
     """Needs no_new_privs."""
     try:
         syscall('landlock restrict', _RESTRICT, ruleset, 0)
@@ -52,21 +53,35 @@ def _enter(ruleset: int) -> None:
         os.close(ruleset)
 
 
-def restrict_files(allowed: list[tuple[str, int]]) -> None:
-    """Allows only these rights below these paths; paths that do not exist are left out."""
-    abi = version()
-    known = _known_rights(abi)
-    ruleset = _create(abi, known, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
-    for path, rights in allowed:
-        try:
-            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            continue
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            rights &= _ON_FILES
-        syscall(f'landlock {path}', _ADD, ruleset, 1, struct.pack('=Qi', rights & known, descriptor), 0)
+class Rules:
+    """What may be done below which paths. Opened once, for many rulesets; paths that do not exist are left out, and so are those that another
+    name was given for already.
+    """
+
+    def __init__(self, allowed: list[tuple[str, int]]):
+        self._abi = version()
+        self._known = _known_rights(self._abi)
+        self._rules: dict[tuple[int, int], bytes] = {}
+        for path, rights in allowed:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                found = os.fstat(descriptor)
+                self._rules[found.st_dev, found.st_ino] = self._rule(descriptor, rights, stat.S_ISDIR(found.st_mode))
+
+    def ruleset(self) -> int:
+        """A new one, without the process being in it yet."""
+        made = _create(self._abi, self._known, _TCP if self._abi >= 4 else 0, _SCOPES if self._abi >= 6 else 0)
+        for rule in self._rules.values():
+            syscall('landlock rule', _ADD, made, 1, rule)
+        return made
+
+    def add(self, ruleset: int, folder: str, rights: int) -> None:
+        descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        syscall('landlock rule', _ADD, ruleset, 1, self._rule(descriptor, rights, True))
         os.close(descriptor)
-    _enter(ruleset)
+
+    def _rule(self, descriptor: int, rights: int, is_folder: bool) -> bytes:
+        return struct.pack('=Qi', rights & self._known & (ALL if is_folder else _ON_FILES), descriptor)
 
 
 def scope_signals() -> bool:
@@ -74,5 +89,5 @@ def scope_signals() -> bool:
     abi = version()
     if abi < 6:
         return False
-    _enter(_create(abi, 0, 0, _SCOPES))
+    enter(_create(abi, 0, 0, _SCOPES))
     return True

@@ -17,12 +17,13 @@ import resource
 import select
 import signal
 import socket
+import struct
 import time
 
 from . import cgroup, ground, landlock, surroundings
 from .pause import Pauses
 from .plan import DEFAULT_LIMITS, ChildPlan, Plan
-from .seccomp import Filter
+from .script import Shared
 from .slots import Maker, Slot
 from .system import PR_SET_CHILD_SUBREAPER, prctl
 from .watch import children_of
@@ -46,6 +47,8 @@ class Parent:
         self._children: dict[int, Slot] = {}  # by id
         self._last_id = 0
         self._by_descriptor: dict[int, Slot] = {}
+        self._plans: dict[tuple[int, bool], ChildPlan] = {}
+        self._killed: set[Slot] = set()  # whose keepers were asked to end them
         self._poll = select.poll()
         self._wanted: list[int] | None = None
         self._failures = 0
@@ -86,7 +89,7 @@ class Parent:
         self._needs_keepers = not is_apart
         self._wanted = [max(self._plan.prepared, 1), self._plan.kept if is_apart else 0]
         self._maker = Maker(
-            Filter(), self._channel, Pauses(self._plan.most) if is_apart else None, ground.Namespaces() if is_apart else None
+            Shared.make(self._plan, self._channel), Pauses(self._plan.most) if is_apart else None, ground.Namespaces() if is_apart else None
         )
         self._poll.register(self._control, select.POLLIN)
         facts = {'groups': sorted(self._groups.folders), 'version': self._groups.version, 'landlock': landlock.version()}
@@ -110,15 +113,27 @@ class Parent:
     def _fork(self, number: int, pool: int) -> None:
         has_keeper = pool == 1 or self._needs_keepers
         self._groups.prepare(number, DEFAULT_LIMITS, has_keeper)
-        uid = self._plan.uids[number] if self._plan.uids else None
-        has_group = 'memory' in self._groups.folders
-        plan = ChildPlan(self._plan, number, self._groups.paths(number), has_group, uid, has_keeper, self._shared_processes)
+        if (number, has_keeper) not in self._plans:
+            self._plans[number, has_keeper] = self._plan_of(number, has_keeper)
+        plan = self._plans[number, has_keeper]
         self._last_id += 1
         slot = self._maker.start(plan, self._last_id, self._groups.usage(number).kills)
         slot.pool = pool
         self._children[slot.id] = slot
         self._listen(slot.status.fileno(), slot)
         self._listen(slot.pidfd, slot)
+
+    def _plan_of(self, number: int, has_keeper: bool) -> ChildPlan:
+        return ChildPlan(
+            plan=self._plan,
+            slot=number,
+            groups=self._groups.paths(number),
+            entrances=self._groups.entrances(number),
+            has_memory_group='memory' in self._groups.folders,
+            uid=self._plan.uids[number] if self._plan.uids else None,
+            has_keeper=has_keeper,
+            shared_processes=self._shared_processes,
+        )
 
     def _listen(self, descriptor: int, slot: Slot) -> None:
         self._by_descriptor[descriptor] = slot
@@ -129,9 +144,8 @@ class Parent:
             self._poll.unregister(descriptor)
 
     def _kill_overdue(self) -> None:
-        now = time.monotonic()
-        for slot in self._children.values():
-            if slot.kill_time is not None and now > slot.kill_time + _KILL_SECONDS:
+        for slot in self._killed:
+            if time.monotonic() > slot.kill_time + _KILL_SECONDS:
                 slot.kill_last()
         if self._has_strays:  # whose init is dead: nobody else would end them
             ours = {pid for slot in self._children.values() for pid, _ in slot.processes}
@@ -159,6 +173,7 @@ class Parent:
     def _end(self, slot: Slot, used: resource.struct_rusage) -> None:
         self._ignore(slot.status.fileno())
         del self._children[slot.id]
+        self._killed.discard(slot)
         slot.close()
         self._free.append(slot.number)
         self._has_strays = self._has_strays or (self._plan.tier < 2 and slot.report is None)
@@ -191,7 +206,7 @@ class Parent:
     # messages
 
     def _wait(self) -> None:
-        is_urgent = self._has_strays or any(slot.kill_time is not None for slot in self._children.values())
+        is_urgent = self._has_strays or self._killed
         for descriptor, _ in self._poll.poll(0 if self._is_short else 50 if is_urgent else None):
             if descriptor == self._control.fileno():
                 self._obey()
@@ -209,7 +224,7 @@ class Parent:
         if 'retire' in order:
             self._wanted = None
             for slot in [slot for slot in self._children.values() if not slot.is_launched]:
-                slot.kill()
+                self._kill(slot)
             return
         (verb,) = order.keys() & {'launch', 'terminate', 'kill'}
         slot = self._children.get(order[verb])
@@ -225,7 +240,12 @@ class Parent:
         elif verb == 'terminate':
             slot.terminate()
         else:
-            slot.kill()
+            self._kill(slot)
+
+    def _kill(self, slot: Slot) -> None:
+        slot.kill()
+        if slot.has_keeper:
+            self._killed.add(slot)
 
     def _limit(self, slot: Slot, limits: dict[str, int]) -> None:
         with contextlib.suppress(OSError):  # a limit below what it uses already: the kernel's word stands
@@ -243,7 +263,8 @@ class Parent:
             case b'R':
                 self._failures = 0
                 slot.is_announced = True
-                socket.send_fds(self._control, [json.dumps({'new': slot.id, 'pool': slot.pool}).encode()], slot.descriptors)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack('3i', *slot.descriptors))
+                self._control.sendmsg([json.dumps({'new': slot.id, 'pool': slot.pool}).encode()], [rights])
                 slot.close_descriptors()
                 if not slot.has_keeper:
                     self._ignore(slot.status.fileno())

@@ -37,6 +37,8 @@ class ChildPlan:
     slot: int
     groups: list[str] = field(default_factory=list)
     """The control groups to join."""
+    entrances: list[int] = field(default_factory=list)
+    """The same as descriptors."""
     has_memory_group: bool = False
     uid: int | None = None
     """The outside user, when it has its own."""

@@ -6,15 +6,18 @@ import os
 import random
 import signal
 import socket
+from dataclasses import dataclass
 from typing import NoReturn
 
 from . import execution, landlock, reuse, rlimits, tree
 from .channel import Channel
-from .plan import ChildPlan
+from .plan import ChildPlan, Plan
 from .residence import KEEP
 from .seccomp import Filter
 from .surroundings import libraries_inside
-from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, prctl
+from .system import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, drop_capabilities, keep_low, prctl, take_descriptors
+
+RULESET = 5
 
 _SYSTEM_FILES = (
     *('/dev/urandom', '/dev/random', '/etc/localtime', '/etc/passwd', '/etc/group', '/etc/nsswitch.conf'),
@@ -23,18 +26,36 @@ _SYSTEM_FILES = (
 )
 
 
-def start(plan: ChildPlan, filter: Filter, channel: Channel, begin: socket.socket) -> NoReturn:
+@dataclass(frozen=True)
+class Shared:
+    """What the parent makes once, for all scripts."""
+
+    filter: Filter
+    rules: landlock.Rules | None
+    channel: Channel
+    null: int
+
+    @classmethod
+    def make(cls, plan: Plan, channel: Channel) -> 'Shared':
+        return cls(Filter(), _rules(plan) if plan.landlock else None, channel, keep_low(RULESET + 1))
+
+    def take(self, descriptors: tuple[int, int, int, int]) -> None:
+        """Makes this process forget the parent's descriptors. It has its own at 1 to 4 then, and a ruleset at RULESET that is not finished."""
+        take_descriptors(self.null, (*descriptors, self.rules.ruleset()) if self.rules else descriptors)
+
+
+def start(plan: ChildPlan, shared: Shared, begin: socket.socket) -> NoReturn:
     """Descriptors: 1 and 2 are pipes, 3 the channel; `begin` leads to init."""
     try:
-        channel.own()
-        lock_in(plan, filter)
+        shared.channel.own()
+        lock_in(plan, shared)
         begin.send(b'R')
     except BaseException as fault:
         begin.send(f'{type(fault).__name__}: {fault}'.encode(errors='replace'))
         os._exit(1)
     code = 1
     try:
-        code = _serve(plan, channel, begin)
+        code = _serve(plan, shared.channel, begin)
     finally:
         os._exit(code & 255)
 
@@ -57,7 +78,7 @@ def _serve(plan: ChildPlan, channel: Channel, begin: socket.socket) -> int:
         return execution.report_raised(channel, fault)
 
 
-def lock_in(plan: ChildPlan, filter: Filter) -> None:
+def lock_in(plan: ChildPlan, shared: Shared) -> None:
     """Everything that can be done before the request is known. Nothing of it can be undone."""
     os.setsid()
     prctl(PR_SET_DUMPABLE, 1)  # its own /proc/self
@@ -68,19 +89,23 @@ def lock_in(plan: ChildPlan, filter: Filter) -> None:
     random.seed()
     drop_capabilities()
     rlimits.set_fixed()
-    if plan.plan.landlock:
-        landlock.restrict_files(_allowed(plan))
-    filter.enforce()
+    if shared.rules:
+        if plan.has_namespaces:
+            shared.rules.add(RULESET, '/proc', landlock.READ)
+        shared.rules.add(RULESET, '.', landlock.ALL)
+        landlock.enter(RULESET)
+    shared.filter.enforce()
 
 
-def _allowed(plan: ChildPlan) -> list[tuple[str, int]]:
-    libraries = libraries_inside(plan.plan)
-    readable = [*tree.SYSTEM, *plan.plan.python, *([libraries] if libraries else [])]
-    rules = [(path, landlock.RUN) for path in readable]
-    if plan.has_namespaces:  # the tree is its own
-        rules += [('/etc', landlock.READ), ('/proc', landlock.READ), ('/dev', landlock.DEVICE), (tree.WORK, landlock.ALL)]
+def _rules(plan: Plan) -> landlock.Rules:
+    """What all scripts of a parent may read. Its own folder, and its own /proc, each adds itself."""
+    top = tree.ROOT if plan.tier >= 2 else ''
+    libraries = libraries_inside(plan)
+    readable = [*tree.SYSTEM, *plan.python, *([libraries] if libraries else [])]
+    rules = [(top + path, landlock.RUN) for path in readable if not (top and os.path.islink(top + path))]
+    if top:  # the tree is its own
+        rules += [(f'{top}/etc', landlock.READ), (f'{top}/dev', landlock.DEVICE)]
     else:
         rules += [(path, landlock.READ) for path in _SYSTEM_FILES]
         rules += [('/dev/null', landlock.DEVICE), ('/dev/zero', landlock.DEVICE), ('/dev/full', landlock.DEVICE)]
-        rules += [(os.getcwd(), landlock.ALL)]
-    return rules
+    return landlock.Rules(rules)

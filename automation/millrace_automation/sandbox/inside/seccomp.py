@@ -25,49 +25,46 @@ def _return(value: int) -> Instruction:
     return (_RETURN, 0, 0, value)
 
 
-def _on(number: int, *then: Instruction) -> list[Instruction]:
-    """Runs `then`, which must return, when the call is that one."""
-    return [(_EQUAL, 0, len(then), number), *then]
-
-
 def _argument(index: int) -> Instruction:
     """Loads the lower half of an argument (both architectures are little-endian)."""
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * index)
 
 
-def _ranges(numbers: set[int]) -> list[tuple[int, int]]:
-    """The numbers as inclusive ranges, in order."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return found
+def _choose(answers: list[tuple[int, list[Instruction]]]) -> list[Instruction]:
+    """A search tree over the calls' numbers: each answer holds from its number to the next one's. The kernel runs the program for every number
+    there is when a process enters the filter, so a list that is walked from its beginning costs more there than later.
+    """
+    if len(answers) == 1:
+        return answers[0][1]
+    middle = len(answers) // 2
+    below, above = _choose(answers[:middle]), _choose(answers[middle:])
+    return [(_GREATER, len(below), 0, answers[middle][0] - 1), *below, *above]
 
 
-def _select(numbers: set[int], answer: int) -> list[Instruction]:
-    program: list[Instruction] = []
-    for first, last in _ranges(numbers):
-        if first == last:
-            program += _on(first, _return(answer))
-        else:  # not above `last`, and not below `first`
-            program += [(_GREATER, 2, 0, last), (_GREATER, 0, 1, first - 1) if first else (_GREATER, 0, 0, 0), _return(answer)]
-    return program
+def _answers() -> list[tuple[int, list[Instruction]]]:
+    refuse, unknown = _return(_ERRNO | errno.EPERM), [_return(_ERRNO | errno.ENOSYS)]
+    by = BY_ARGUMENT
+    found = {
+        **{number: [_return(_ALLOW)] for number in ALLOWED.values()},
+        **{number: [refuse] for number in REFUSED.values()},
+        by['clone']: [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), refuse, _return(_ALLOW)],
+        by['socketpair']: [_argument(0), (_EQUAL, 1, 0, _AF_UNIX), refuse, _return(_ALLOW)],  # asyncio needs it
+        by['ioctl']: [_argument(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), refuse, _return(_ALLOW)],
+        by['clone3']: unknown,  # its flags are out of the filter's sight, and libraries use clone instead
+    }
+    answers: list[tuple[int, list[Instruction]]] = []
+    for number in range(max(found) + 2):
+        answer = found.get(number, unknown)
+        if not answers or answers[-1][1] != answer:
+            answers.append((number, answer))
+    return answers
 
 
 def program() -> list[Instruction]:
-    refuse = _return(_ERRNO | errno.EPERM)
     lines = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _AUDIT_ARCH), _return(_KILL), (_LOAD, 0, 0, _NUMBER)]
     if not IS_ARM:
         lines += [(_GREATER, 0, 1, _X32 - 1), _return(_KILL)]
-    lines += _select(set(ALLOWED.values()), _ALLOW)
-    by = BY_ARGUMENT
-    lines += _on(by['clone'], _argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), refuse, _return(_ALLOW))
-    lines += _on(by['socketpair'], _argument(0), (_EQUAL, 1, 0, _AF_UNIX), refuse, _return(_ALLOW))  # asyncio needs it
-    lines += _on(by['ioctl'], _argument(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), refuse, _return(_ALLOW))
-    lines += _select(set(REFUSED.values()), _ERRNO | errno.EPERM)
-    return [*lines, _return(_ERRNO | errno.ENOSYS)]  # clone3 too: its flags are out of the filter's sight, libraries use clone instead
+    return lines + _choose(_answers())
 
 
 class Filter:

@@ -4,19 +4,18 @@ With a keeper it is one process to the parent: init, which forks the script and 
 end the parent sees itself, and the first process of its namespace, which the parent then ends.
 """
 
+import _socket
 import contextlib
 import os
 import resource
 import signal
-import socket
 import time
 from dataclasses import dataclass, field
 
 from . import entry, ground, init
-from .channel import Channel
 from .pause import Pauses
 from .plan import ChildPlan
-from .seccomp import Filter
+from .script import Shared
 from .system import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -38,7 +37,7 @@ class Slot:
     """Never used twice by a parent, unlike the number."""
     number: int
     """Decides its user, its control groups, its namespaces and its folder."""
-    status: socket.socket
+    status: _socket.socket
     descriptors: tuple[int, ...]
     """The supervisor's ends: channel, standard output, standard error. Handed over with the announcement."""
     kills_before: int
@@ -62,7 +61,7 @@ class Slot:
 
     def send(self, packet: bytes) -> None:
         try:
-            self.status.send(packet, socket.MSG_DONTWAIT)
+            self.status.send(packet, _socket.MSG_DONTWAIT)
         except OSError:
             pass  # it has ended, or is about to be ended
 
@@ -129,9 +128,8 @@ def _killed(used: resource.struct_rusage | None) -> list[str]:
 class Maker:
     """Forks children that prepare themselves. `pauses` and `namespaces` are what those without a keeper need."""
 
-    def __init__(self, filter: Filter, channel: Channel, pauses: Pauses | None, namespaces: ground.Namespaces | None):
-        self._filter = filter
-        self._channel = channel
+    def __init__(self, shared: Shared, pauses: Pauses | None, namespaces: ground.Namespaces | None):
+        self._shared = shared
         self._pauses = pauses
         self._namespaces = namespaces
         self._own = os.open('/proc/self/ns/pid', os.O_RDONLY | os.O_CLOEXEC)
@@ -142,8 +140,8 @@ class Maker:
                 os.mkdir(plan.work, 0o700)
             if plan.uid is not None:
                 os.chown(plan.work, plan.uid, plan.uid)
-        ours, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        server_channel, script_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, status = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)  # without what the module adds for each
+        server_channel, script_channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         output, output_end = os.pipe()
         error, error_end = os.pipe()
         if plan.uid is not None:  # it opens them by name too, as /dev/stderr
@@ -165,7 +163,7 @@ class Maker:
         pid, pidfd = clone(_NAMESPACES if plan.has_namespaces else 0)
         if pid == 0:
             try:
-                init.run(plan, self._filter, self._channel, ends)
+                init.run(plan, self._shared, ends)
             finally:
                 os._exit(1)  # whatever happens, a child never goes on as a second parent
         slot.processes.append((pid, pidfd))
@@ -185,7 +183,7 @@ class Maker:
         script = clone(0)
         if script[0] == 0:
             try:
-                entry.run(plan, self._filter, self._channel, ends, first[1], namespaces)
+                entry.run(plan, self._shared, ends, first[1], namespaces)
             finally:
                 os._exit(1)
         enter(self._own, CLONE_NEWPID)

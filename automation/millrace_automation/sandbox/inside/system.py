@@ -2,7 +2,6 @@
 
 import _signal
 import ctypes
-import fcntl
 import os
 import platform
 import struct
@@ -28,7 +27,8 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 
 # the library calls keep Python's lock: every process here has one thread, and a clone must not lose it half-way
 _libc = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_libc.syscall.restype, _libc.syscall.argtypes = ctypes.c_long, [ctypes.c_void_p] * 7
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
 Argument = int | bytes | ctypes.Array | ctypes.c_void_p | None
 
@@ -40,10 +40,11 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def syscall(what: str, number: int, *arguments: Argument) -> int:
+def syscall(
+    what: str, number: int, a: Argument = 0, b: Argument = 0, c: Argument = 0, d: Argument = 0, e: Argument = 0, f: Argument = 0
+) -> int:
     """Raises OSError with `what` in place of a file name."""
-    wide = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_void_p(None) if a is None else a for a in arguments]
-    return _checked(_libc.syscall(ctypes.c_long(number), *wide), what)
+    return _checked(_libc.syscall(number, a, b, c, d, e, f), what)
 
 
 def prctl(option: int, argument: int = 0, pointer: ctypes.Array | None = None) -> int:
@@ -92,8 +93,8 @@ def enter(descriptor: int, kinds: int) -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
-    texts = [text.encode() if text is not None else None for text in (source, target, kind, options)]
-    _checked(_libc.mount(*texts[:3], ctypes.c_ulong(flags), texts[3]), f'mount {target}')
+    given = _libc.mount(source.encode(), target.encode(), kind and kind.encode(), flags, options and options.encode())
+    _checked(given, f'mount {target}')
 
 
 def protect_mount(target: str) -> None:
@@ -145,14 +146,19 @@ def close_from(lowest: int) -> None:
         os.closerange(lowest, os.sysconf('SC_OPEN_MAX'))
 
 
-def take_descriptors(descriptors: tuple[int, ...]) -> None:
-    """Puts them at 1 and on, nothing at 0, and closes whatever else the parent had."""
-    null = os.open('/dev/null', os.O_RDWR)
-    lowest = len(descriptors) + 1
-    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest) for descriptor in (null, *descriptors)]
-    for target, descriptor in enumerate(high):
-        os.dup2(descriptor, target)
-    close_from(lowest)
+def take_descriptors(null: int, descriptors: tuple[int, ...]) -> None:
+    """Puts them at 1 and on, `null` at 0, and closes whatever else the parent had. They all lie above that: see `keep_low`."""
+    os.dup2(null, 0)
+    for number, descriptor in enumerate(descriptors, 1):
+        os.dup2(descriptor, number)
+    close_from(len(descriptors) + 1)
+
+
+def keep_low(count: int) -> int:
+    """Fills the lowest descriptor numbers, so that what is opened from now on lies above. The last of them, all to /dev/null."""
+    while (null := os.open('/dev/null', os.O_RDWR | os.O_CLOEXEC)) < count:
+        pass
+    return null
 
 
 def unblock_signals() -> None:
