@@ -9,11 +9,11 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 LAUNCHER = node deploy/local/main.ts
 PYTHON_FILES = automation
 
-.PHONY: help demo test test-long up down logs status reset token gen lint format check bench migrate rollback migration doctor profile \
+.PHONY: help demo test test-long up down logs status reset token gen lint format check bench bench-peers migrate rollback migration doctor profile \
   grpcurl node tools stack
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: stack ## The main job, for real: start the stack, run an automation over REST, watch its log live
 	@$(LAUNCHER) up && node scripts/demo.ts
@@ -56,6 +56,9 @@ check: gen ## Check the types
 
 bench: stack ## Measure throughput and latency (QUICK=1 takes less, REPEAT=3 keeps medians)
 	@node bench/main.ts
+
+bench-peers: stack ## Measure the product beside its peers, in one table (QUICK=1, REPEAT=3, ONLY=millrace,celery, TEMPORAL=build)
+	@node bench/peers/main.ts
 
 profile: stack ## Show where the processor time of one execution goes
 	@node bench/profile.ts

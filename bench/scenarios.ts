@@ -14,8 +14,8 @@ export interface Bench {
 }
 export type Isolation = 'FRESH' | 'REUSED';
 
-const NOTHING = 'def main():\n    return None\n';
-const FIBO = `
+export const NOTHING = 'def main():\n    return None\n';
+export const FIBO = `
 import time
 
 def fibo(n):
@@ -33,10 +33,10 @@ export async function warm(bench: Bench): Promise<void> {
   for (const isolation of ['FRESH', 'REUSED'] as const) await finishing({ ...bench, isolation }, bench.quick ? 50 : 300);
 }
 
-const draft = (automationId: string, input: Record<string, unknown> = {}) => Execution.fromPartial({ automationId, input });
+export const draft = (automationId: string, input: Record<string, unknown> = {}) => Execution.fromPartial({ automationId, input });
 
 // Waits until none of an automation's executions is open. Asks seldom, so that what is measured is the work and not the asking.
-async function drain({ direct }: Bench, automationId: string): Promise<void> {
+export async function drain({ direct }: Bench, automationId: string): Promise<void> {
   const open = [State.SCHEDULED, State.QUEUED, State.RUNNING, State.RETRYING, State.CANCELLING];
   for (;;) {
     const request = { states: open, automationId, pageSize: 1, pageToken: '', createTimeFrom: undefined, createTimeTo: undefined };
@@ -112,17 +112,23 @@ export async function paced(bench: Bench): Promise<Figure[]> {
 const noted = (note: string | undefined) => (note ? { note } : {});
 
 export async function lines(bench: Bench): Promise<Figure[]> {
-  const automation = await publish(bench.api, LINES, { isolation: bench.isolation });
-  const delays: number[] = [];
-  const id = await start(bench.api, automation, { count: bench.quick ? 40 : 200 });
-  for await (const frame of bench.edge.tailExecutionLogs({ id, cursor: '', follow: true })) {
-    if (frame.entry) delays.push(Date.now() - Number(frame.entry.text) * 1000);
-    if (frame.end) break;
-  }
+  const delays = await lineDelays(bench, bench.quick ? 40 : 200);
   return latency('line printed to line seen, gRPC through the edge', delays).map((one, index) => ({
     ...one,
     note: index === 0 ? 'wrong above 20' : 'wrong above 100',
   }));
+}
+
+// From print to the client's holding the line, in milliseconds.
+export async function lineDelays({ api, edge, isolation }: Bench, count: number): Promise<number[]> {
+  const automation = await publish(api, LINES, { isolation });
+  const delays: number[] = [];
+  const id = await start(api, automation, { count });
+  for await (const frame of edge.tailExecutionLogs({ id, cursor: '', follow: true })) {
+    if (frame.entry) delays.push(Date.now() - Number(frame.entry.text) * 1000);
+    if (frame.end) break;
+  }
+  return delays;
 }
 
 // Steps one after another, each a durable sandboxed execution, and the overhead of a long one: what its own clock does not tell.
