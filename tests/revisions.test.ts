@@ -10,10 +10,10 @@ import {
 import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import { CreateExecutionRequest, ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import type { ClientOf } from '#platform/client.ts';
-import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
 import { module as automationsModule } from '../services/automations/module.ts';
 import { module as executionsModule } from '../services/executions/module.ts';
+import { refused } from './refusal.ts';
 import { freePort, type Runner, startRunner } from './runner.ts';
 import { type Person, startWorld, until, type World } from './world.ts';
 
@@ -55,14 +55,6 @@ describe('the revisions of an automation', function () {
   const publish = (id: string, revision = 0) => automations.publishAutomation({ id, revision });
   const run = (automationId: string, { revision = 0, input = { name: 'ann' } as object } = {}) =>
     executions.createExecution(CreateExecutionRequest.fromPartial({ execution: { automationId, revision, input } }));
-  async function refusal(call: Promise<unknown>): Promise<Fault> {
-    const error = await call.then(
-      () => new Error('it was not refused'),
-      (error) => error,
-    );
-    if (!(error instanceof Fault)) throw error;
-    return error;
-  }
 
   it('are kept as they were written, with the schemas that the server derives', async () => {
     const id = await create();
@@ -84,7 +76,7 @@ describe('the revisions of an automation', function () {
 
   it('are refused with the line and column of what cannot run', async () => {
     const id = await create();
-    const broken = await refusal(revise(id, { source: 'def main():\n    return (1,\n' }));
+    const broken = await refused(revise(id, { source: 'def main():\n    return (1,\n' }));
     expect(broken).to.include({ code: status.INVALID_ARGUMENT, reason: 'SOURCE_INVALID' });
     expect(broken.violations[0]?.field).to.match(/^spec\.source:2:\d+$/);
     const checked = await automations.validateSource({ source: 'def main():\n    return (1,\n' });
@@ -98,28 +90,28 @@ describe('the revisions of an automation', function () {
     const key = newId('event');
     const same = await Promise.all([1, 2, 3].map(() => revise(id, { source: GREET }, key)));
     expect(same.map(({ number }) => number)).to.deep.equal([1, 1, 1]);
-    expect(await refusal(revise(id, { source: SHOUT }, key))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
+    expect(await refused(revise(id, { source: SHOUT }, key))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
     const others = await Promise.all([1, 2, 3].map(() => revise(id, { source: SHOUT })));
     expect(others.map(({ number }) => number).sort()).to.deep.equal([2, 3, 4]);
   });
 
   it('run by number as soon as they are written, and without one as soon as they are published', async () => {
     const id = await create();
-    expect(await refusal(run(id))).to.include({ code: status.FAILED_PRECONDITION, reason: 'AUTOMATION_UNPUBLISHED' });
+    expect(await refused(run(id))).to.include({ code: status.FAILED_PRECONDITION, reason: 'AUTOMATION_UNPUBLISHED' });
     await revise(id, { source: GREET });
     expect(await run(id, { revision: 1 })).to.include({ revision: 1 });
-    expect(await refusal(run(id))).to.include({ reason: 'AUTOMATION_UNPUBLISHED' });
+    expect(await refused(run(id))).to.include({ reason: 'AUTOMATION_UNPUBLISHED' });
     expect(await publish(id)).to.include({ publishedRevision: 1, version: 3 });
     expect((await automations.getAutomation({ id })).inputSchema).to.deep.include({ required: ['name'] });
     expect(await run(id)).to.include({ revision: 1 });
-    expect(await refusal(run(id, { input: {} }))).to.include({ reason: 'INPUT_INVALID' });
+    expect(await refused(run(id, { input: {} }))).to.include({ reason: 'INPUT_INVALID' });
     await revise(id, { source: SHOUT });
     expect(await run(id)).to.include({ revision: 1 });
     for (const revision of [2, 1, 2]) {
       await publish(id, revision);
       expect(await run(id)).to.include({ revision });
     }
-    expect(await refusal(publish(id, 3))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(publish(id, 3))).to.include({ code: status.NOT_FOUND });
   });
 
   it('are rolled back to what was published before, once for one idempotency key', async () => {
@@ -132,7 +124,7 @@ describe('the revisions of an automation', function () {
     expect(await back(key)).to.include({ publishedRevision: 3 });
     expect(await run(id)).to.include({ revision: 3 });
     expect(await back()).to.include({ publishedRevision: 1 });
-    expect(await refusal(back())).to.include({ code: status.FAILED_PRECONDITION, reason: 'NO_REVISION' });
+    expect(await refused(back())).to.include({ code: status.FAILED_PRECONDITION, reason: 'NO_REVISION' });
     expect(await run(id)).to.include({ revision: 1 });
     expect((await automations.getAutomationRevision({ automationId: id, number: 1 })).publishTime).to.be.instanceOf(Date);
   });
@@ -160,13 +152,13 @@ describe('the revisions of an automation', function () {
     expect(await disable(true))
       .to.deep.include({ disabled: true, publishedRevision: 1 })
       .and.have.nested.property('inputSchema.required');
-    expect(await refusal(run(id))).to.include({ reason: 'AUTOMATION_DISABLED' });
+    expect(await refused(run(id))).to.include({ reason: 'AUTOMATION_DISABLED' });
     await disable(false);
     await run(id);
     await automations.deleteAutomation({ id });
-    expect(await refusal(run(id))).to.include({ code: status.NOT_FOUND });
-    expect(await refusal(run(id, { revision: 1 }))).to.include({ code: status.NOT_FOUND });
-    expect(await refusal(automations.deleteAutomation({ id }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(run(id))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(run(id, { revision: 1 }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(automations.deleteAutomation({ id }))).to.include({ code: status.NOT_FOUND });
   });
 });
 

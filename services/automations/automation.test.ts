@@ -1,9 +1,9 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { Automation } from '#gen/millrace/automations/v1/automation.ts';
-import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
 import { often } from '../../tests/long.ts';
+import { refusal } from '../../tests/refusal.ts';
 import * as automation from './automation.ts';
 
 const NOW = new Date('2026-01-02T03:04:05.678Z');
@@ -14,16 +14,6 @@ const made = (fields: Partial<Automation> = {}): Automation => ({
   ...automation.accept(draft(), user, newId('automation'), NOW),
   ...fields,
 });
-
-function refusal(act: () => unknown): Fault {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof Fault) return error;
-    throw error;
-  }
-  throw new Error('it was not refused');
-}
 
 describe('an automation', () => {
   it('gets what the server sets, whatever the draft says of it', () => {

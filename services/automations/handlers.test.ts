@@ -1,5 +1,4 @@
 import { status } from '@grpc/grpc-js';
-import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { Automation } from '#gen/millrace/automations/v1/automation.ts';
 import { AutomationEvent } from '#gen/millrace/automations/v1/automation_event.ts';
@@ -8,10 +7,10 @@ import {
   CreateAutomationRequest,
   CreateAutomationRevisionRequest,
 } from '#gen/millrace/automations/v1/automation_service.ts';
-import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
-import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
+import { type Listener, listen } from '../../tests/events.ts';
+import { refused } from '../../tests/refusal.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { module } from './module.ts';
 
@@ -19,10 +18,9 @@ import { module } from './module.ts';
 describe('AutomationService, alone', function () {
   this.timeout(60_000); // a call to who does not answer is repeated for some seconds
   let world: World;
-  let broker: NatsConnection;
   let person: Person;
   let service: ClientOf<AutomationServiceService>;
-  const published: { type: string; subject: string; event: AutomationEvent }[] = [];
+  let published: Listener<AutomationEvent>;
 
   before(async () => {
     const nowhere = '127.0.0.1:1';
@@ -31,15 +29,10 @@ describe('AutomationService, alone', function () {
       modules: [module],
       env: { MILLRACE_EXECUTIONS_URL: nowhere, MILLRACE_RUNNER_URL: nowhere },
     });
-    broker = await connect(brokerAddress(world.config.natsUrl));
-    broker.subscribe(`${world.config.natsPrefix}.events.automations.>`, {
-      callback: (_error, { headers, data, subject }) =>
-        void published.push({ type: headers?.get('ce-type') ?? '', subject, event: AutomationEvent.decode(data) }),
-    });
-    await broker.flush();
+    published = await listen(world, 'automations', AutomationEvent.decode);
   });
   after(async () => {
-    await broker?.close();
+    await published?.stop();
     await world?.stop();
   });
   beforeEach(() => {
@@ -49,14 +42,6 @@ describe('AutomationService, alone', function () {
 
   const create = (fields: Partial<Automation> = {}, requestId = '', by = service): Promise<Automation> =>
     by.createAutomation(CreateAutomationRequest.fromPartial({ automation: { name: 'Invoices', ...fields } as Automation, requestId }));
-  async function refusal(call: Promise<unknown>): Promise<Fault> {
-    const error = await call.then(
-      () => new Error('it was not refused'),
-      (error) => error,
-    );
-    if (!(error instanceof Fault)) throw error;
-    return error;
-  }
   const away = { code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' };
 
   it('makes an automation, answers it and lists it', async () => {
@@ -69,39 +54,39 @@ describe('AutomationService, alone', function () {
     expect([...first.automations, ...second.automations].map(({ name }) => name)).to.deep.equal(['Bills', 'Invoices']);
     expect(second.nextPageToken).to.equal('');
     const other = service.listAutomations({ text: 'x', pageSize: 1, pageToken: first.nextPageToken });
-    expect(await refusal(other)).to.include({ reason: 'PAGE_TOKEN_INVALID' });
+    expect(await refused(other)).to.include({ reason: 'PAGE_TOKEN_INVALID' });
   });
 
   it('refuses what the contract forbids', async () => {
-    expect((await refusal(create({ name: '' }))).metadata.fields).to.equal('name,description,disabled,labels');
-    expect((await refusal(create({ name: 'x'.repeat(201) }))).violations[0]?.field).to.equal('automation.name');
-    expect(await refusal(service.getAutomation({ id: newId('task') }))).to.include({ reason: 'ID_INVALID' });
-    expect(await refusal(service.getAutomation({ id: newId('automation') }))).to.include({ code: status.NOT_FOUND });
+    expect((await refused(create({ name: '' }))).metadata.fields).to.equal('name,description,disabled,labels');
+    expect((await refused(create({ name: 'x'.repeat(201) }))).violations[0]?.field).to.equal('automation.name');
+    expect(await refused(service.getAutomation({ id: newId('task') }))).to.include({ reason: 'ID_INVALID' });
+    expect(await refused(service.getAutomation({ id: newId('automation') }))).to.include({ code: status.NOT_FOUND });
     const reader = world.as({ ...person, scopes: ['automations.read'] }, AutomationServiceService);
-    expect(await refusal(create({}, '', reader))).to.include({ reason: 'PERMISSION_MISSING' });
+    expect(await refused(create({}, '', reader))).to.include({ reason: 'PERMISSION_MISSING' });
   });
 
   it('has one automation of a name, and one of an idempotency key', async () => {
     const key = newId('event');
     const made = await Promise.all(Array.from({ length: 5 }, () => create({}, key)));
     expect(new Set(made.map(({ id }) => id)).size).to.equal(1);
-    expect(await refusal(create({ name: 'Other' }, key))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
-    expect(await refusal(create({ name: 'INVOICES' }))).to.include({ code: status.ALREADY_EXISTS, reason: 'NAME_TAKEN' });
+    expect(await refused(create({ name: 'Other' }, key))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
+    expect(await refused(create({ name: 'INVOICES' }))).to.include({ code: status.ALREADY_EXISTS, reason: 'NAME_TAKEN' });
   });
 
   it('keeps a change that executions cannot be told of, says so, and says so again', async () => {
     const { id } = await create();
     const rename = () => service.updateAutomation({ id, automation: Automation.fromPartial({ name: 'Bills' }), updateMask: undefined });
-    expect(await refusal(rename())).to.include(away);
+    expect(await refused(rename())).to.include(away);
     expect(await service.getAutomation({ id })).to.include({ name: 'Bills', version: 2 });
-    expect(await refusal(rename()), 'a repeated call tries again').to.include(away);
+    expect(await refused(rename()), 'a repeated call tries again').to.include(away);
     expect(await service.getAutomation({ id })).to.include({ version: 2 });
     const empty = service.updateAutomation({ id, automation: Automation.fromPartial({}), updateMask: undefined });
-    expect((await refusal(empty)).metadata.fields).to.equal('name,description,disabled,labels');
-    expect(await refusal(service.deleteAutomation({ id }))).to.include(away);
-    expect(await refusal(service.getAutomation({ id }))).to.include({ code: status.NOT_FOUND });
-    expect(await refusal(service.deleteAutomation({ id })), 'a repeated call tries again').to.include(away);
-    const mine = () => published.filter(({ event }) => event.automation?.id === id);
+    expect((await refused(empty)).metadata.fields).to.equal('name,description,disabled,labels');
+    expect(await refused(service.deleteAutomation({ id }))).to.include(away);
+    expect(await refused(service.getAutomation({ id }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(service.deleteAutomation({ id })), 'a repeated call tries again').to.include(away);
+    const mine = () => published.heard.filter(({ event }) => event.automation?.id === id);
     await until('the deletion to be published', () => mine().find(({ type }) => type === 'automation.deleted'));
     expect(mine().map(({ type, event }) => `${type} ${event.automation?.version}`)).to.have.members([
       'automation.created 1',
@@ -117,12 +102,12 @@ describe('AutomationService, alone', function () {
       service.createAutomationRevision(
         CreateAutomationRevisionRequest.fromPartial({ automationId: id, spec: { source, ...(inputSchema && { inputSchema }) } }),
       );
-    expect(await refusal(revise('print(1)'))).to.include(away);
-    expect(await refusal(revise('print(1)', { type: 'int' }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'SCHEMA_INVALID' });
-    expect((await refusal(revise(''))).violations[0]?.field).to.equal('spec.source');
-    expect(await refusal(service.validateSource({ source: 'print(1)' }))).to.include(away);
-    expect(await refusal(service.publishAutomation({ id, revision: 0 }))).to.include({ reason: 'NO_REVISION' });
-    expect(await refusal(service.rollbackAutomation({ id, requestId: '' }))).to.include({ reason: 'NO_REVISION' });
+    expect(await refused(revise('print(1)'))).to.include(away);
+    expect(await refused(revise('print(1)', { type: 'int' }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'SCHEMA_INVALID' });
+    expect((await refused(revise(''))).violations[0]?.field).to.equal('spec.source');
+    expect(await refused(service.validateSource({ source: 'print(1)' }))).to.include(away);
+    expect(await refused(service.publishAutomation({ id, revision: 0 }))).to.include({ reason: 'NO_REVISION' });
+    expect(await refused(service.rollbackAutomation({ id, requestId: '' }))).to.include({ reason: 'NO_REVISION' });
     expect(await service.getAutomation({ id })).to.include({ latestRevision: 0, version: 1 });
   });
 
@@ -141,7 +126,7 @@ describe('AutomationService, alone', function () {
       revisions: () => stranger.listAutomationRevisions({ automationId: id, pageSize: 0, pageToken: '' }),
       diff: () => stranger.diffAutomationRevisions({ automationId: id, from: 1, to: 1 }),
     };
-    for (const [name, call] of Object.entries(calls)) expect((await refusal(call())).code, name).to.equal(status.NOT_FOUND);
+    for (const [name, call] of Object.entries(calls)) expect((await refused(call())).code, name).to.equal(status.NOT_FOUND);
     expect((await stranger.listAutomations({ text: '', pageSize: 0, pageToken: '' })).automations).to.deep.equal([]);
     expect(await service.getAutomation({ id })).to.include({ name: 'Invoices', version: 1 });
   });

@@ -1,22 +1,12 @@
 import { expect } from 'chai';
 import { AutomationSpec, AutomationSpec_Isolation, AutomationSpec_OnLost, Concurrency_Policy } from '#gen/millrace/automations/v1/spec.ts';
-import { Fault } from '#platform/errors.ts';
+import { refusal } from '../../tests/refusal.ts';
 import * as specs from './spec.ts';
 
 const seconds = (count: number) => ({ seconds: count, nanos: 0 });
 const draft = (fields: Partial<AutomationSpec> = {}) =>
   AutomationSpec.fromPartial({ source: 'def main(): pass\n', ...fields } as AutomationSpec);
 const fine: specs.Checked = { problems: [], hasMain: true, inputSchema: { type: 'object' }, outputSchema: { type: 'null' } };
-
-function refusal(act: () => unknown): Fault {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof Fault) return error;
-    throw error;
-  }
-  throw new Error('it was not refused');
-}
 
 describe('a spec', () => {
   it('is kept with every default filled in and the schemas derived', () => {

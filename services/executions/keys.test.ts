@@ -3,6 +3,7 @@ import { type Concurrency, Concurrency_Policy as Policy } from '#gen/millrace/au
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { type Execution, Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
 import { ExecutionEvent } from '#gen/millrace/executions/v1/execution_event.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import { openPool, type Pool } from '#platform/db.ts';
 import { toBytes } from '#platform/id.ts';
 import { type Person, until } from '../../tests/world.ts';
@@ -169,7 +170,7 @@ describe('concurrency limits over the wire', () => {
     await create();
     const seen: string[] = [];
     const { connect } = await import('@nats-io/transport-node');
-    const broker = await connect({ servers: world.env.MILLRACE_NATS_URL?.split(',') ?? [] });
+    const broker = await connect(brokerAddress(world.env.MILLRACE_NATS_URL ?? ''));
     const prefix = `${world.env.MILLRACE_NATS_PREFIX}.events.executions.`;
     const subscription = broker.subscribe(`${prefix}>`, {
       callback: (_, message) => {

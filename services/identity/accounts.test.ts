@@ -1,12 +1,11 @@
-import { connect } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { UserEvent } from '#gen/millrace/identity/v1/identity_event.ts';
 import { IdentityServiceService as Identity } from '#gen/millrace/identity/v1/identity_service.ts';
 import { User_State } from '#gen/millrace/identity/v1/user.ts';
-import { brokerAddress } from '#platform/broker-address.ts';
 import { schemaOf } from '#platform/db.ts';
 import { newId, toBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
+import { listen } from '../../tests/events.ts';
 import { until, type World } from '../../tests/world.ts';
 import { ensureAdmin } from './first-admin.ts';
 import { ADMIN, anyone, draft, PASSWORD, reasonOf, refusal, signInAdmin, signUp, startWithAdmin } from './fixture.test.ts';
@@ -22,12 +21,7 @@ describe('accounts', () => {
     Number((await world.db('identity')(table).where(where).count({ n: '*' }))[0]?.n);
 
   it('are made with a workspace of their own and tell so', async () => {
-    const nc = await connect(brokerAddress(world.config.natsUrl));
-    const told: { type: string | undefined; event: UserEvent }[] = [];
-    nc.subscribe(`${world.config.natsPrefix}.events.identity.>`, {
-      callback: (_, message) => void told.push({ type: message.headers?.get('ce-type'), event: UserEvent.decode(message.data) }),
-    });
-    await nc.flush();
+    const { heard, stop } = await listen(world, 'identity', UserEvent.decode);
     const user = await anyone(world).register(draft('Ada.L', { email: 'Ada@Example.COM', displayName: ' Ada Lovelace ' }));
     expect(user).to.include({ email: 'ada@example.com', username: 'ada.l', displayName: 'Ada Lovelace', state: User_State.ACTIVE });
     const session = await anyone(world).createSession({ username: 'ADA.L', password: PASSWORD });
@@ -35,11 +29,11 @@ describe('accounts', () => {
     expect(session.scopes).to.deep.equal([...world.contract.scopesOf('ADMIN')].sort());
     const me = await world.as(session.accessToken, Identity).getMe({});
     expect(me).to.deep.equal({ user, workspaceId: user.workspaceId, scopes: session.scopes, sessionId: session.id });
-    await until('both events', () => told.filter(({ event }) => event.user?.id === user.id).length === 2);
-    const own = told.filter(({ event }) => event.user?.id === user.id);
+    await until('both events', () => heard.filter(({ event }) => event.user?.id === user.id).length === 2);
+    const own = heard.filter(({ event }) => event.user?.id === user.id);
     expect(own.map(({ type }) => type)).to.deep.equal(['user.registered', 'user.logged-in']);
     expect(own[0]?.event.user).to.deep.equal(user);
-    await nc.close();
+    await stop();
   });
 
   it('need an address and a username that nobody has, whatever the case', async () => {

@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { jetstream } from '@nats-io/jetstream';
-import { connect, type NatsConnection, headers as natsHeaders } from '@nats-io/transport-node';
+import { headers as natsHeaders } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import {
   Schedule_Overlap as Overlap,
@@ -18,8 +18,9 @@ import {
 } from '#gen/millrace/schedules/v1/schedule_service.ts';
 import { ListScheduleTicksRequest, ScheduleTickServiceService } from '#gen/millrace/schedules/v1/tick_service.ts';
 import type { ClientOf } from '#platform/client.ts';
-import { Fault } from '#platform/errors.ts';
 import { newId, toBytes } from '#platform/id.ts';
+import { type Listener, listen } from '../../tests/events.ts';
+import { refused } from '../../tests/refusal.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { module } from './module.ts';
 
@@ -28,26 +29,18 @@ const HOUR = 3_600_000;
 
 describe('ScheduleService', () => {
   let world: World;
-  let broker: NatsConnection;
   let person: Person;
   let service: ClientOf<ScheduleServiceService>;
   let tickService: ClientOf<ScheduleTickServiceService>;
-  const published: { type: string; version: number; event: ScheduleEvent }[] = [];
+  let published: Listener<ScheduleEvent>;
 
   before(async () => {
     const env = { MILLRACE_EXECUTIONS_URL: '127.0.0.1:1', MILLRACE_SCHEDULES_MAX: '3', MILLRACE_SCHEDULES_LEAST_SECONDS: '10' };
     world = await startWorld({ targets: ['schedules'], modules: [module], env });
-    broker = await connect({ servers: world.config.natsUrl });
-    broker.subscribe(`${world.config.natsPrefix}.events.schedules.>`, {
-      callback: (_error, { headers, data }) => {
-        const version = Number(headers?.get('ce-version'));
-        published.push({ type: headers?.get('ce-type') ?? '', version, event: ScheduleEvent.decode(data) });
-      },
-    });
-    await broker.flush();
+    published = await listen(world, 'schedules', ScheduleEvent.decode);
   });
   after(async () => {
-    await broker?.close();
+    await published?.stop();
     await world?.stop();
   });
   beforeEach(() => {
@@ -70,14 +63,6 @@ describe('ScheduleService', () => {
     (await tickService.listScheduleTicks(ListScheduleTicksRequest.fromPartial({ scheduleId, ...fields }))).ticks;
   const run = (id: string, requestId = '', overlap: Overlap = Overlap.OVERLAP_UNSPECIFIED) =>
     service.runSchedule({ id, overlap, requestId });
-  async function refusal(call: Promise<unknown>): Promise<Fault> {
-    const error = await call.then(
-      () => new Error('it was not refused'),
-      (error) => error,
-    );
-    if (!(error instanceof Fault)) throw error;
-    return error;
-  }
   // As if the tick that is next were so long ago.
   const rewind = (id: string, ms: number) => {
     const time = new Date(Math.floor((Date.now() - ms) / HOUR) * HOUR);
@@ -124,7 +109,7 @@ describe('ScheduleService', () => {
         [{ timeParameter: 'a b' }, 'schedule.timeParameter'],
         [{ overlap: 9 }, 'schedule.overlap'],
       ] as const) {
-        const fault = await refusal(create(fields));
+        const fault = await refused(create(fields));
         expect(fault.code, JSON.stringify(fields)).to.equal(status.INVALID_ARGUMENT);
         expect(fault.violations[0]?.field, JSON.stringify(fields)).to.equal(field);
       }
@@ -134,7 +119,7 @@ describe('ScheduleService', () => {
       const made = await create();
       const reader = world.as({ ...person, scopes: ['schedules.read'] }, ScheduleServiceService);
       expect((await reader.getSchedule({ id: made.id })).id).to.equal(made.id);
-      expect(await refusal(create({}, '', reader))).to.include({ code: status.PERMISSION_DENIED, reason: 'PERMISSION_MISSING' });
+      expect(await refused(create({}, '', reader))).to.include({ code: status.PERMISSION_DENIED, reason: 'PERMISSION_MISSING' });
       const writer = world.as({ ...person, scopes: ['schedules.read', 'schedules.write'] }, ScheduleServiceService);
       for (const call of [
         () => create({}, '', writer),
@@ -143,13 +128,13 @@ describe('ScheduleService', () => {
         () => writer.runSchedule({ id: made.id, overlap: 0, requestId: '' }),
         () => writer.backfillSchedule({ id: made.id, startTime: new Date(0), endTime: new Date(0), overlap: 0, requestId: '' }),
       ])
-        expect((await refusal(call())).metadata.permission).to.equal('executions.run');
+        expect((await refused(call())).metadata.permission).to.equal('executions.run');
       expect((await writer.pauseSchedule({ id: made.id, reason: '' })).state).to.equal(State.PAUSED);
     });
 
     it('more schedules than a workspace may have', async () => {
       for (let index = 0; index < 3; index += 1) await create();
-      expect(await refusal(create())).to.deep.include({
+      expect(await refused(create())).to.deep.include({
         code: status.FAILED_PRECONDITION,
         reason: 'TOO_MANY_SCHEDULES',
         metadata: { max: '3' },
@@ -179,7 +164,7 @@ describe('ScheduleService', () => {
       ticks: () => strange.listScheduleTicks(ListScheduleTicksRequest.fromPartial({ scheduleId: id })),
       tick: () => strange.getScheduleTick({ scheduleId: id, id: tick.id }),
     };
-    for (const [name, call] of Object.entries(calls)) expect((await refusal(call())).code, name).to.equal(status.NOT_FOUND);
+    for (const [name, call] of Object.entries(calls)) expect((await refused(call())).code, name).to.equal(status.NOT_FOUND);
     expect((await stranger.listSchedules(ListSchedulesRequest.fromPartial({}))).schedules).to.deep.equal([]);
     expect(await service.getSchedule({ id })).to.include({ name: 'secret', version: 1 });
   });
@@ -200,7 +185,7 @@ describe('ScheduleService', () => {
     const filled = await Promise.all([service.backfillSchedule(range), service.backfillSchedule(range)]);
     expect(filled[0]).to.deep.equal(filled[1]);
     expect(await ticks(id)).to.have.length(1 + (filled[0]?.tickCount ?? 0));
-    expect(await refusal(service.backfillSchedule({ ...range, overlap: Overlap.SKIP }))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
+    expect(await refused(service.backfillSchedule({ ...range, overlap: Overlap.SKIP }))).to.include({ reason: 'IDEMPOTENCY_KEY_REUSED' });
   });
 
   describe('updates', () => {
@@ -216,9 +201,9 @@ describe('ScheduleService', () => {
       const moved = await update(id, { spec: { crons: ['30 * * * *'] } });
       expect(moved.nextTimes[0]?.getUTCMinutes()).to.equal(30);
       expect((await update(id, { name: 'New' })).version, 'nothing changed').to.equal(5);
-      expect(await refusal(update(id, { state: State.PAUSED }))).to.include({ reason: 'NO_FIELDS' });
-      expect((await refusal(update(id, { spec: { crons: ['x'] } }))).violations[0]?.field).to.equal('schedule.spec.crons.0');
-      expect((await refusal(update(id, {}, ['spec']))).violations[0]?.field).to.equal('schedule.spec');
+      expect(await refused(update(id, { state: State.PAUSED }))).to.include({ reason: 'NO_FIELDS' });
+      expect((await refused(update(id, { spec: { crons: ['x'] } }))).violations[0]?.field).to.equal('schedule.spec.crons.0');
+      expect((await refused(update(id, {}, ['spec']))).violations[0]?.field).to.equal('schedule.spec');
     });
 
     it('for whom it runs, when somebody else changes what is run', async () => {
@@ -251,7 +236,7 @@ describe('ScheduleService', () => {
     expect(await ids({ states: [State.PAUSED] })).to.deep.equal([2]);
     const first = await list({ pageSize: 2 });
     expect(await ids({ pageSize: 2, pageToken: first.nextPageToken })).to.deep.equal([0]);
-    expect(await refusal(list({ automationId, pageToken: first.nextPageToken }))).to.include({ reason: 'PAGE_TOKEN_INVALID' });
+    expect(await refused(list({ automationId, pageToken: first.nextPageToken }))).to.include({ reason: 'PAGE_TOKEN_INVALID' });
   });
 
   it('ends when no time is left, and goes on with another spec', async () => {
@@ -276,7 +261,7 @@ describe('ScheduleService', () => {
     const preview = (fields: object) => service.previewScheduleTimes(PreviewScheduleTimesRequest.fromPartial({ spec, ...fields }));
     expect((await preview({ ...range, count: 2 })).times.map((time) => time.toISOString())).to.deep.equal(expected.slice(0, 2));
     expect((await preview({})).times).to.have.length(10);
-    expect((await refusal(preview({ spec: { crons: ['99 * * * *'] } }))).violations[0]?.field).to.equal('spec.crons.0');
+    expect((await refused(preview({ spec: { crons: ['99 * * * *'] } }))).violations[0]?.field).to.equal('spec.crons.0');
     const reader = world.as({ ...person, scopes: ['schedules.read'] }, ScheduleServiceService);
     expect((await reader.previewScheduleTimes(PreviewScheduleTimesRequest.fromPartial({ spec }))).times).to.have.length(10);
   });
@@ -312,9 +297,9 @@ describe('ScheduleService', () => {
     expect(made.map(({ tickTime }) => tickTime?.getTime())).to.deep.equal([0, 1, 2, 3, 4].map((hours) => floor - hours * HOUR));
     expect(made.map(({ state }) => state).filter((state) => state === TickState.BUFFERED)).to.have.length(4);
     expect(await fill(4, { overlap: Overlap.SKIP })).to.include({ tickCount: 5, skippedCount: 5 });
-    expect(await refusal(fill(1001))).to.include({ code: status.INVALID_ARGUMENT, reason: 'RANGE_TOO_LARGE' });
-    expect((await refusal(fill(1, { endTime: new Date(Date.now() + HOUR) }))).violations[0]?.field).to.equal('endTime');
-    expect((await refusal(fill(-1, { endTime: new Date(floor) }))).violations[0]?.field).to.equal('endTime');
+    expect(await refused(fill(1001))).to.include({ code: status.INVALID_ARGUMENT, reason: 'RANGE_TOO_LARGE' });
+    expect((await refused(fill(1, { endTime: new Date(Date.now() + HOUR) }))).violations[0]?.field).to.equal('endTime');
+    expect((await refused(fill(-1, { endTime: new Date(floor) }))).violations[0]?.field).to.equal('endTime');
   });
 
   it('counts what passed unseen for longer than the catch-up window, and makes up for the rest', async () => {
@@ -367,7 +352,7 @@ describe('ScheduleService', () => {
     const mine = await create();
     const colleague = { ...person, user: newId('user') };
     const theirs = await create({}, '', world.as(colleague, ScheduleServiceService));
-    const js = jetstream(broker);
+    const js = jetstream(published.broker);
     const headers = natsHeaders();
     for (const [name, value] of Object.entries({
       id: newId('event'),
@@ -392,7 +377,7 @@ describe('ScheduleService', () => {
     await service.resumeSchedule({ id });
     const tick = await run(id);
     await service.deleteSchedule({ id });
-    const mine = () => published.filter(({ event }) => event.schedule?.id === id);
+    const mine = () => published.heard.filter(({ event }) => event.schedule?.id === id);
     await until('the deletion to be published', () => mine().find(({ type }) => type === 'schedule_deleted'));
     expect(mine().map(({ type, version }) => `${type} ${version}`)).to.have.members([
       'schedule_created 1',
@@ -406,6 +391,6 @@ describe('ScheduleService', () => {
     expect(ticked?.event).to.deep.include({ workspaceId: person.workspace, actorId: person.user });
     expect(ticked?.event.tick).to.include({ id: tick.id, state: TickState.STARTING });
     expect(ticked?.event.schedule?.input).to.equal(undefined);
-    expect(await refusal(service.deleteSchedule({ id }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(service.deleteSchedule({ id }))).to.include({ code: status.NOT_FOUND });
   });
 });

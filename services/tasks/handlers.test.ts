@@ -1,36 +1,27 @@
 import { status } from '@grpc/grpc-js';
-import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { Task, Task_Priority, Task_State } from '#gen/millrace/tasks/v1/task.ts';
 import { TaskEvent } from '#gen/millrace/tasks/v1/task_event.ts';
 import { CreateTaskRequest, ListTasksRequest, TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
-import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
-import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
+import { type Listener, listen } from '../../tests/events.ts';
+import { refused } from '../../tests/refusal.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { module } from './module.ts';
 
 describe('TaskService', () => {
   let world: World;
-  let broker: NatsConnection;
   let person: Person;
   let service: ClientOf<TaskServiceService>;
-  const published: { type: string; version: number; subject: string; event: TaskEvent }[] = [];
+  let published: Listener<TaskEvent>;
 
   before(async () => {
     world = await startWorld({ targets: ['tasks'], modules: [module], env: { MILLRACE_EXECUTIONS_URL: '127.0.0.1:1' } });
-    broker = await connect(brokerAddress(world.config.natsUrl));
-    broker.subscribe(`${world.config.natsPrefix}.events.tasks.>`, {
-      callback: (_error, { headers, data, subject }) => {
-        const version = Number(headers?.get('ce-version'));
-        published.push({ type: headers?.get('ce-type') ?? '', version, subject, event: TaskEvent.decode(data) });
-      },
-    });
-    await broker.flush();
+    published = await listen(world, 'tasks', TaskEvent.decode);
   });
   after(async () => {
-    await broker?.close();
+    await published?.stop();
     await world?.stop();
   });
   beforeEach(() => {
@@ -43,14 +34,6 @@ describe('TaskService', () => {
   const list = (fields: Partial<ListTasksRequest> = {}) => service.listTasks(ListTasksRequest.fromPartial(fields as ListTasksRequest));
   const update = (id: string, fields: Partial<Task>, updateMask?: string[]) =>
     service.updateTask({ id, task: Task.fromPartial(fields as Task), updateMask });
-  async function refusal(call: Promise<unknown>): Promise<Fault> {
-    const error = await call.then(
-      () => new Error('it was not refused'),
-      (error) => error,
-    );
-    if (!(error instanceof Fault)) throw error;
-    return error;
-  }
 
   it('makes a task and answers it', async () => {
     const dueTime = new Date('2030-05-06T07:08:09.123Z');
@@ -67,29 +50,29 @@ describe('TaskService', () => {
 
   describe('refuses', () => {
     it('what the contract forbids, naming the field and the known ones', async () => {
-      const long = await refusal(create({ title: 'x'.repeat(201) }));
+      const long = await refused(create({ title: 'x'.repeat(201) }));
       expect(long).to.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
       expect(long.violations[0]?.field).to.equal('task.title');
-      const blank = await refusal(create({ title: '' }));
+      const blank = await refused(create({ title: '' }));
       expect(blank).to.include({ code: status.INVALID_ARGUMENT, reason: 'FIELD_INVALID' });
       expect(blank.metadata.fields).to.include('title').and.include('dueTime');
-      const late = await refusal(create({ dueTime: new Date('1969-12-31T00:00:00Z') }));
+      const late = await refused(create({ dueTime: new Date('1969-12-31T00:00:00Z') }));
       expect(late.violations[0]?.field).to.equal('task.dueTime');
-      const unsorted = await refusal(list({ orderBy: 'title' }));
+      const unsorted = await refused(list({ orderBy: 'title' }));
       expect(unsorted.violations[0]?.field).to.equal('orderBy');
     });
 
     it('an id of another kind, and answers one that is unknown as not found', async () => {
-      expect(await refusal(service.getTask({ id: newId('user') }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'ID_INVALID' });
-      expect(await refusal(service.getTask({ id: newId('task') }))).to.include({ code: status.NOT_FOUND, reason: 'RESOURCE_NOT_FOUND' });
+      expect(await refused(service.getTask({ id: newId('user') }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'ID_INVALID' });
+      expect(await refused(service.getTask({ id: newId('task') }))).to.include({ code: status.NOT_FOUND, reason: 'RESOURCE_NOT_FOUND' });
     });
 
     it('who may only read, and who is nobody', async () => {
       const reader = world.as({ ...person, scopes: ['tasks.read'] }, TaskServiceService);
       const made = await create();
       expect((await reader.getTask({ id: made.id })).id).to.equal(made.id);
-      expect(await refusal(create({}, '', reader))).to.include({ code: status.PERMISSION_DENIED, reason: 'PERMISSION_MISSING' });
-      expect(await refusal(world.as('', TaskServiceService).getTask({ id: made.id }))).to.include({ code: status.UNAUTHENTICATED });
+      expect(await refused(create({}, '', reader))).to.include({ code: status.PERMISSION_DENIED, reason: 'PERMISSION_MISSING' });
+      expect(await refused(world.as('', TaskServiceService).getTask({ id: made.id }))).to.include({ code: status.UNAUTHENTICATED });
     });
   });
 
@@ -111,7 +94,7 @@ describe('TaskService', () => {
       comment: () => stranger.createTaskComment({ taskId: id, text: 'mine', requestId: '' }),
       comments: () => stranger.listTaskComments({ taskId: id, pageSize: 0, pageToken: '' }),
     };
-    for (const [name, call] of Object.entries(calls)) expect((await refusal(call())).code, name).to.equal(status.NOT_FOUND);
+    for (const [name, call] of Object.entries(calls)) expect((await refused(call())).code, name).to.equal(status.NOT_FOUND);
     expect((await stranger.listTasks(ListTasksRequest.fromPartial({ text: 'secret' }))).tasks).to.deep.equal([]);
     expect(await service.getTask({ id })).to.include({ title: 'secret', version: 1 });
   });
@@ -128,7 +111,7 @@ describe('TaskService', () => {
     it('refuses another request with the same key, and knows keys of one caller only', async () => {
       const key = newId('event');
       const made = await create({ title: 'once' }, key);
-      expect(await refusal(create({ title: 'twice' }, key))).to.include({ code: status.ALREADY_EXISTS, reason: 'IDEMPOTENCY_KEY_REUSED' });
+      expect(await refused(create({ title: 'twice' }, key))).to.include({ code: status.ALREADY_EXISTS, reason: 'IDEMPOTENCY_KEY_REUSED' });
       const colleague = world.as({ ...person, user: newId('user') }, TaskServiceService);
       expect((await create({ title: 'once' }, key, colleague)).id).not.to.equal(made.id);
     });
@@ -156,13 +139,13 @@ describe('TaskService', () => {
     it('nothing when no known field is there, and says which are known', async () => {
       const { id } = await create();
       for (const fields of [{}, { state: Task_State.COMPLETED, version: 9, assigneeId: person.user }]) {
-        const { code, reason, metadata } = await refusal(update(id, fields));
+        const { code, reason, metadata } = await refused(update(id, fields));
         expect({ code, reason }).to.deep.equal({ code: status.INVALID_ARGUMENT, reason: 'NO_FIELDS' });
         expect(metadata.fields).to.equal('title,description,priority,due_time,automation_id,input');
       }
-      expect(await refusal(update(id, {}, ['state']))).to.include({ reason: 'FIELD_INVALID' });
-      expect((await refusal(update(id, {}, ['title']))).violations[0]?.field).to.equal('task.title');
-      expect((await refusal(update(id, { description: 'x'.repeat(20_001) }))).violations[0]?.field).to.equal('task.description');
+      expect(await refused(update(id, {}, ['state']))).to.include({ reason: 'FIELD_INVALID' });
+      expect((await refused(update(id, {}, ['title']))).violations[0]?.field).to.equal('task.title');
+      expect((await refused(update(id, { description: 'x'.repeat(20_001) }))).violations[0]?.field).to.equal('task.description');
     });
 
     it('one after the other when they come at the same time', async () => {
@@ -180,9 +163,9 @@ describe('TaskService', () => {
     expect(second.tasks.map(({ title }) => title)).to.deep.equal(['task 2', 'task 1', 'task 0']);
     expect(second.nextPageToken).to.equal('');
     for (const other of [{ text: 'other' }, { text: 'task', orderBy: 'due_time' }, { text: 'task', states: [Task_State.PENDING] }]) {
-      expect(await refusal(list({ ...other, pageToken: first.nextPageToken }))).to.include({ reason: 'PAGE_TOKEN_INVALID' });
+      expect(await refused(list({ ...other, pageToken: first.nextPageToken }))).to.include({ reason: 'PAGE_TOKEN_INVALID' });
     }
-    expect(await refusal(list({ pageToken: 'made up' }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'PAGE_TOKEN_INVALID' });
+    expect(await refused(list({ pageToken: 'made up' }))).to.include({ code: status.INVALID_ARGUMENT, reason: 'PAGE_TOKEN_INVALID' });
   });
 
   it('answers a shorter page when a message cannot hold it, and the rest with the next ones', async () => {
@@ -204,9 +187,9 @@ describe('TaskService', () => {
     await service.reopenTask({ id });
     await service.createTaskComment({ taskId: id, text: 'again?', requestId: '' });
     await service.cancelTask({ id });
-    await refusal(service.startTask({ id }));
+    await refused(service.startTask({ id }));
     await service.deleteTask({ id });
-    const mine = () => published.filter(({ event }) => event.task?.id === id);
+    const mine = () => published.heard.filter(({ event }) => event.task?.id === id);
     await until('the deletion to be published', () => mine().find(({ type }) => type === 'task.deleted'));
     expect(mine().map(({ type, version }) => `${type} ${version}`)).to.have.members([
       'task.created 1',
@@ -223,8 +206,8 @@ describe('TaskService', () => {
     expect(completed?.subject).to.equal(`${world.config.natsPrefix}.events.tasks.${id}.completed`);
     expect(completed?.event).to.deep.include({ workspaceId: person.workspace, actorId: person.user });
     expect(completed?.event.task).to.include({ title: 'Buy bread', state: Task_State.COMPLETED, version: 5, input: undefined });
-    expect(await refusal(service.getTask({ id }))).to.include({ code: status.NOT_FOUND });
-    expect(await refusal(service.deleteTask({ id }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(service.getTask({ id }))).to.include({ code: status.NOT_FOUND });
+    expect(await refused(service.deleteTask({ id }))).to.include({ code: status.NOT_FOUND });
   });
 
   it('keeps comments, the oldest first', async () => {
@@ -238,21 +221,21 @@ describe('TaskService', () => {
     const rest = await service.listTaskComments({ taskId: id, pageSize: 2, pageToken: first.nextPageToken });
     expect(rest.comments.map(({ text }) => text)).to.deep.equal(['three']);
     expect(rest.nextPageToken).to.equal('');
-    expect((await refusal(service.createTaskComment({ taskId: id, text: ' ', requestId: '' }))).violations[0]?.field).to.equal('text');
+    expect((await refused(service.createTaskComment({ taskId: id, text: ' ', requestId: '' }))).violations[0]?.field).to.equal('text');
   });
 
   it('runs a task only with an automation, and leaves it as it is when executions do not answer', async () => {
     const unbound = await create();
-    expect(await refusal(service.runTask({ id: unbound.id }))).to.include({
+    expect(await refused(service.runTask({ id: unbound.id }))).to.include({
       code: status.FAILED_PRECONDITION,
       reason: 'AUTOMATION_UNBOUND',
     });
     const bound = await create({ automationId: newId('automation') });
-    const away = await refusal(service.runTask({ id: bound.id }));
+    const away = await refused(service.runTask({ id: bound.id }));
     expect(away).to.include({ code: status.UNAVAILABLE, reason: 'DEPENDENCY_UNAVAILABLE' });
     expect(away.message, 'names no address').to.match(/repeat the call/);
     expect(await service.getTask({ id: bound.id })).to.deep.equal(bound);
     await service.cancelTask({ id: bound.id });
-    expect(await refusal(service.runTask({ id: bound.id }))).to.include({ reason: 'TASK_ENDED' });
+    expect(await refused(service.runTask({ id: bound.id }))).to.include({ reason: 'TASK_ENDED' });
   });
 });

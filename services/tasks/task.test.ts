@@ -4,6 +4,7 @@ import { Task, Task_Priority, Task_State, task_StateToJSON } from '#gen/millrace
 import { Fault } from '#platform/errors.ts';
 import { newId } from '#platform/id.ts';
 import { often } from '../../tests/long.ts';
+import { refusal } from '../../tests/refusal.ts';
 import * as task from './task.ts';
 
 const NOW = new Date('2026-01-02T03:04:05.678Z');
@@ -14,16 +15,6 @@ const user = newId('user');
 const draft = (fields: Partial<Task> = {}): Task => Task.fromPartial({ title: 'Buy milk', ...fields });
 const made = (fields: Partial<Task> = {}): Task => ({ ...task.accept(draft(), user, newId('task'), NOW), ...fields });
 const run = (status: string, executionId = newId('execution')) => ({ executionId, status, output: undefined, logs: '', error: '' });
-
-function refusal(act: () => unknown): Fault {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof Fault) return error;
-    throw error;
-  }
-  throw new Error('it was not refused');
-}
 
 describe('a task', () => {
   describe('when accepted', () => {

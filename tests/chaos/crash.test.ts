@@ -5,7 +5,7 @@ import { type Stack, startStack } from '../../deploy/local/stack.ts';
 import { type Api, ended, publish, run, signUp } from '../e2e/rest.ts';
 import { longer } from '../long.ts';
 import type { Happening } from './checker.ts';
-import { accept, drained, judge, WORK } from './load.ts';
+import { accept, drained, executionsOf, judge, WORK } from './load.ts';
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -26,6 +26,7 @@ describe('a crash', function () {
   after(() => stack?.stop());
 
   it('of each process in turn, by kill -9 while 200 executions run, loses and doubles nothing', async () => {
+    const all: string[] = [];
     for (let round = 0; round < rounds; round += 1) {
       const accepted = accept(ann, automation, 200, history, round * 200);
       await sleep(1000);
@@ -34,7 +35,10 @@ describe('a crash', function () {
         await stack.ready(part);
         await sleep(500);
       }
-      const verdict = await judge(stack, ann, await drained(ann, await accepted, history), history);
+      const ids = await accepted;
+      all.push(...ids);
+      const verdict = await judge(stack, ann, await drained(ann, ids, history), history);
+      expect(await executionsOf(ann, automation)).to.have.members(all);
       console.log(`      ${verdict.executions} ended well; ${verdict.beyond} script starts beyond one, ${verdict.lost} attempts lost`);
     }
   });

@@ -222,14 +222,20 @@ async def test_input_of_1_mib(run):
     assert outcome.output == '500000'
 
 
-async def test_asked_to_stop_its_finally_runs(sandbox):
-    text = 'import time\ntry:\n    print("ready")\n    time.sleep(600)\nfinally:\n    print("cleaned")'
+async def stopped_once_ready(sandbox, text):
+    """Asks a script to stop when it has said that it is ready, and answers all that it did."""
     process = await sandbox.launch(text, '{}', Limits())
     seen = []
     async for event in process.events():
         seen.append(event)
         if isinstance(event, Output) and event.data == b'ready\n':
             process.terminate()
+    return seen
+
+
+async def test_asked_to_stop_its_finally_runs(sandbox):
+    text = 'import time\ntry:\n    print("ready")\n    time.sleep(600)\nfinally:\n    print("cleaned")'
+    seen = await stopped_once_ready(sandbox, text)
     assert b''.join(event.data for event in seen if isinstance(event, Output)) == b'ready\ncleaned\n'
     assert seen[-2].type == 'KeyboardInterrupt'
     assert seen[-1].code == 1
@@ -237,24 +243,12 @@ async def test_asked_to_stop_its_finally_runs(sandbox):
 
 async def test_asked_to_stop_a_coroutine_is_cancelled(sandbox):
     text = 'import asyncio\nasync def main():\n    try:\n        print("ready")\n        await asyncio.sleep(600)\n    except asyncio.CancelledError:\n        return "stopped"'
-    process = await sandbox.launch(text, '{}', Limits())
-    seen = []
-    async for event in process.events():
-        seen.append(event)
-        if isinstance(event, Output):
-            process.terminate()
-    assert seen[-2] == Returned('"stopped"')
+    assert (await stopped_once_ready(sandbox, text))[-2] == Returned('"stopped"')
 
 
 async def test_it_may_go_on_when_asked_to_stop(sandbox):
     text = 'import time\ndef main():\n    try:\n        print("ready")\n        time.sleep(600)\n    except KeyboardInterrupt:\n        return "saved"'
-    process = await sandbox.launch(text, '{}', Limits())
-    seen = []
-    async for event in process.events():
-        seen.append(event)
-        if isinstance(event, Output):
-            process.terminate()
-    assert seen[-2] == Returned('"saved"')
+    assert (await stopped_once_ready(sandbox, text))[-2] == Returned('"saved"')
 
 
 async def test_running_out_of_memory_is_said(run):
