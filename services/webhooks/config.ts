@@ -12,5 +12,11 @@ const secret = text
 
 export const settings = {
   keySecret: setting('MILLRACE_WEBHOOKS_KEY_SECRET', secret, 'encrypts the secrets of hooks; the same for every process of webhooks'),
+  maxHooks: setting('MILLRACE_WEBHOOKS_MAX_HOOKS', integer(1000, 1, 1_000_000), 'how many hooks a workspace may have'),
+  maxSubscriptions: setting(
+    'MILLRACE_WEBHOOKS_MAX_SUBSCRIPTIONS',
+    integer(100, 1, 10_000),
+    'how many subscriptions to events a workspace may have',
+  ),
   retentionDays: setting('MILLRACE_WEBHOOKS_RETENTION_DAYS', integer(30, 1, 3650), 'how long deliveries are kept'),
 };

@@ -104,4 +104,19 @@ describe('expressions of users', function () {
     expect(await first).to.deep.equal({ value: 1 });
     await narrow.stop();
   });
+
+  it('of one sender delay those of another by no more than one turn', async () => {
+    const narrow = openExpressions({ threads: 1, patienceMs: 200 });
+    const slow = 'body.list.map(a, body.list.map(b, body.list.map(c, a == b && b == c)))';
+    let done = 0;
+    const heap = Array.from({ length: 20 }, () => narrow.evaluate(slow, variables).then(() => (done += 1)));
+    expect(await narrow.evaluate('1', variables)).to.deep.equal({ value: 1 });
+    expect(done).to.be.at.most(2);
+    await narrow.stop();
+    await Promise.all(heap);
+    const crowded = openExpressions({ threads: 1 });
+    const all = await Promise.allSettled(Array.from({ length: 120 }, () => crowded.evaluate('1', variables)));
+    expect(all.some(({ status }) => status === 'rejected')).to.equal(true);
+    await crowded.stop();
+  });
 });

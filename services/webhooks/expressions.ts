@@ -27,6 +27,7 @@ interface Thread {
 const THREADS = 2;
 const PATIENCE_MS = 250;
 const MAX_WAITING = 500;
+const MAX_WAITING_OF_ONE = 100; // of one expression: who sends it much waits for itself
 const MEMORY_MB = 96;
 const SOURCE = new URL('./expression-worker.ts', import.meta.url);
 
@@ -38,7 +39,8 @@ export function openExpressions({
 }: Options = {}): Expressions {
   const resourceLimits = { maxOldGenerationSizeMb: memoryMb, maxYoungGenerationSizeMb: 16, stackSizeMb: 2 };
   const open = new Set<Thread>();
-  const waiting: Asked[] = [];
+  const waiting = new Map<string, Asked[]>(); // by expression, the next one first
+  let waitingCount = 0;
   let isStopped = false;
 
   function begin(): void {
@@ -69,24 +71,39 @@ export function openExpressions({
     next();
   }
 
+  // One of each expression in turn, so that a slow one delays others by no more than its own time.
+  function take(): Asked | undefined {
+    for (const [expression, line] of waiting) {
+      const job = line.shift();
+      waiting.delete(expression);
+      if (line.length > 0) waiting.set(expression, line);
+      waitingCount -= 1;
+      return job;
+    }
+    return undefined;
+  }
+
   function next(): void {
     if (isStopped) return;
     for (const thread of open) {
-      if (waiting.length === 0) return;
       if (!thread.isReady || thread.job) continue;
-      const job = waiting.shift() as Asked;
+      const job = take();
+      if (!job) return;
       thread.job = job;
       thread.timer = setTimeout(() => end(thread, `it takes longer than ${patienceMs} ms`), patienceMs);
       thread.worker.postMessage({ id: 0, expression: job.expression, variables: job.variables } satisfies Job);
     }
     const starting = [...open].filter(({ isReady }) => !isReady).length;
-    if (waiting.length > starting && open.size < threads) begin();
+    if (waitingCount > starting && open.size < threads) begin();
   }
 
   const ask = (expression: string, variables: Record<string, unknown> | undefined): Promise<Evaluated> => {
-    if (waiting.length >= maxWaiting) throw unavailable('too many expressions wait to be evaluated');
+    const line = waiting.get(expression) ?? [];
+    if (waitingCount >= maxWaiting || line.length >= MAX_WAITING_OF_ONE) throw unavailable('too many expressions wait to be evaluated');
     return new Promise((answer) => {
-      waiting.push({ expression, variables, answer });
+      line.push({ expression, variables, answer });
+      waiting.set(expression, line);
+      waitingCount += 1;
       next();
     });
   };
@@ -99,7 +116,7 @@ export function openExpressions({
     evaluate: async (expression, variables) => ask(expression, variables),
     async stop() {
       isStopped = true;
-      for (const { answer } of waiting.splice(0)) answer({ error: 'the server stops' });
+      for (const { answer } of [...waiting.values()].flat()) answer({ error: 'the server stops' });
       await Promise.all([...open].map(({ worker }) => worker.terminate()));
     },
   };

@@ -16,6 +16,7 @@ import { toBytes } from '#platform/id.ts';
 // What an update may name, as in a field mask. `disabled` and the secret are changed by verbs of their own.
 export const UPDATABLE = ['name', 'automation_id', 'revision', 'auth', 'filter', 'input', 'delivery_id', 'synchronous', 'wait'] as const;
 export type Updatable = (typeof UPDATABLE)[number];
+const RUN: readonly Updatable[] = ['automation_id', 'revision', 'input'];
 
 const HEADER = /^[a-z0-9-]+$/; // the edge refuses names with underscores
 const WAIT_SECONDS = 30;
@@ -59,13 +60,15 @@ export function accept(draft: Hook, creatorId: string, id: string, now: Date): H
     secretCreateTime: now,
     previousSecretExpireTime: undefined,
     creatorId,
+    runAsId: creatorId,
     createTime: now,
     updateTime: now,
     version: 1,
   };
 }
 
-export function update(hook: Hook, draft: Hook, fields: readonly Updatable[], now: Date): Hook {
+// Who changes what runs has it run for themselves.
+export function update(hook: Hook, draft: Hook, fields: readonly Updatable[], userId: string, now: Date): Hook {
   const has = (field: Updatable) => fields.includes(field);
   const next = written({
     ...hook,
@@ -78,11 +81,13 @@ export function update(hook: Hook, draft: Hook, fields: readonly Updatable[], no
     ...(has('delivery_id') && { deliveryId: draft.deliveryId }),
     ...(has('synchronous') && { synchronous: draft.synchronous }),
     ...(has('wait') && { wait: draft.wait }),
+    ...(fields.some((field) => RUN.includes(field)) && { runAsId: userId }),
   });
   return changed(hook, next, now);
 }
 
-export const enable = (hook: Hook, now: Date): Hook => (hook.disabled ? changed(hook, { ...hook, disabled: false }, now) : hook);
+export const enable = (hook: Hook, userId: string, now: Date): Hook =>
+  hook.disabled ? changed(hook, { ...hook, disabled: false, runAsId: userId }, now) : hook;
 
 export const disable = (hook: Hook, now: Date): Hook => (hook.disabled ? hook : changed(hook, { ...hook, disabled: true }, now));
 

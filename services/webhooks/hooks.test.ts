@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process';
 import { status } from '@grpc/grpc-js';
+import { jetstream } from '@nats-io/jetstream';
+import { connect, headers } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import { ExecutionServiceService, ListExecutionsRequest } from '#gen/millrace/executions/v1/execution_service.ts';
@@ -117,6 +119,39 @@ describe('hooks', function () {
       });
       await hooks.deleteHook({ id: made.id });
       expect(await caught(hooks.getHook({ id: made.id }))).to.include({ code: status.NOT_FOUND });
+    });
+
+    it('run for who made them, or last changed what runs or enabled them, and are disabled with that user', async () => {
+      const colleague = { ...person, user: newId('user') };
+      const theirs = world.as(colleague, HookServiceService);
+      const made = await create({ auth: NONE });
+      const renamed = await theirs.updateHook({ id: made.id, hook: Hook.fromPartial({ name: 'b' }), updateMask: undefined });
+      expect(renamed).to.include({ creatorId: person.user, runAsId: person.user });
+      const mapped = await theirs.updateHook({ id: made.id, hook: Hook.fromPartial({ input: 'body' }), updateMask: undefined });
+      expect(mapped).to.include({ creatorId: person.user, runAsId: colleague.user });
+      const { answer } = await send(world, made.id, '{}');
+      expect((await executions.getExecution({ id: answer.executionId })).creatorId).to.equal(colleague.user);
+      const other = await create({ auth: NONE });
+      const event = { type: 'user.disabled', verb: 'disabled', subject: colleague.user, workspace: '', version: 2 };
+      const connection = await connect({ servers: world.config.natsUrl });
+      const told = headers();
+      for (const [name, value] of Object.entries({ id: newId('event'), ...event, time: new Date().toISOString() }))
+        told.set(`ce-${name}`, `${value}`);
+      await jetstream(connection).publish(`${world.config.natsPrefix}.events.identity.${colleague.user}.disabled`, '', { headers: told });
+      await connection.close();
+      await until('it to be disabled', async () => (await hooks.getHook({ id: made.id })).disabled);
+      expect((await hooks.getHook({ id: other.id })).disabled).to.equal(false);
+      expect(await hooks.enableHook({ id: made.id })).to.include({ disabled: false, runAsId: person.user });
+    });
+
+    it('are only so many in a workspace', async () => {
+      const few = await startWorld({ targets: ['executions', 'webhooks'], modules, env: { MILLRACE_WEBHOOKS_MAX_HOOKS: '1' } });
+      const service = few.as(person, HookServiceService);
+      const request = CreateHookRequest.fromPartial({ hook: { name: 'a', automationId } as Hook });
+      await service.createHook(request);
+      expect(await caught(service.createHook(request))).to.include({ code: status.FAILED_PRECONDITION, reason: 'TOO_MANY_HOOKS' });
+      expect(await few.as(few.person(), HookServiceService).createHook(request)).to.include({ version: 1 });
+      await few.stop();
     });
 
     it('are refused with expressions that are none, and to who may not run executions', async () => {
@@ -302,6 +337,10 @@ describe('hooks', function () {
       const sent = await send(world, form.id, 'a=1&b=%C3%A9+x', {}, 'application/x-www-form-urlencoded; charset=utf-8');
       expect((await executions.getExecution({ id: sent.answer.executionId })).input).to.deep.equal({ a: '1', b: 'é x' });
       expect((await send(world, form.id, Buffer.from([0xff, 0xfe]))).answer).to.include({ state: 'FAILED' });
+      for (const depth of [100, 200_000]) {
+        const deep = `{"a": ${'['.repeat(depth)}${']'.repeat(depth)}}`;
+        expect((await send(world, form.id, deep)).answer, `${depth} deep`).to.include({ state: 'FAILED' });
+      }
     });
 
     it('answer with the result when synchronous, and with 202 when that takes longer', async () => {

@@ -102,7 +102,7 @@ async function result(
   told: Required<Pick<Answer, 'deliveryId' | 'state' | 'executionId'>>,
   signal: AbortSignal,
 ) {
-  const actor = { user: hook.creatorId, workspace };
+  const actor = { user: hook.runAsId, workspace };
   const execution = await ended(deps, actor, told.executionId, waitMsOf(hook), signal);
   return execution ? { code: 200, answer: { ...told, ...endOf(execution) } } : accepted(told);
 }
@@ -158,7 +158,7 @@ export function keptOf(
     senderDeliveryId: from.senderDeliveryId,
     automationId: hook.automationId,
     revision: hook.revision,
-    creatorId: hook.creatorId,
+    creatorId: hook.runAsId,
     input: routed.state === 'PENDING' ? routed.input : undefined,
     error: routed.state === 'FAILED' ? routed.error : '',
     request,

@@ -22,6 +22,7 @@ import { openVault } from './secrets.ts';
 import { openSender } from './sender.ts';
 import { retryStarts } from './start.ts';
 import { sweep as sweepEvents } from './subscription-system.ts';
+import { usersDisabled } from './suspend.ts';
 
 const SWEEP_MS = 10 * 60_000;
 
@@ -29,12 +30,12 @@ export const module: Module = {
   name: 'webhooks',
   migrations: new URL('./migrations/', import.meta.url),
   async start({ db, bus, clock, log, client, contract, serve, settings: read }) {
-    const { keySecret, retentionDays } = read(settings);
+    const { keySecret, retentionDays, maxHooks, maxSubscriptions } = read(settings);
     const executions = client(ExecutionServiceService, 'executions');
     const expressions = openExpressions();
     const vault = openVault(keySecret);
     const refusals = openRefusals(db, log);
-    const deps = { db, clock, log, executions, expressions, vault, refusals };
+    const deps = { db, clock, log, executions, expressions, vault, refusals, maxHooks, maxSubscriptions };
     const retries = retryStarts(deps);
     const egress = openEgress(read(egressSettings));
     const sender = openSender({ db, vault, egress, clock, log });
@@ -50,6 +51,7 @@ export const module: Module = {
     const sweep = () => Promise.all([sweepHooks(db, retentionDays), sweepEvents(db, retentionDays)]);
     const stops = [
       ...consumers({ db, registry: contract.registry, interest, wake: sender.wake }).map(bus.consume),
+      bus.consume(usersDisabled(db)),
       ...[retries.stop, sender.stop, interest.stop, refusals.stop, expressions.stop],
       every(SWEEP_MS, sweep, log),
     ];

@@ -37,7 +37,7 @@ export function openRefusals(db: Db, log: Logger, now: () => number = Date.now):
       const count = (counts.get(hook.id) ?? 0) + 1;
       counts.set(hook.id, count);
       if (count > MAX_PER_WINDOW || waiting.length >= MAX_WAITING) return;
-      const { id: hookId, automationId, revision, creatorId } = hook;
+      const { id: hookId, automationId, revision, runAsId: creatorId } = hook;
       const kept = { workspace, hookId, automationId, revision, creatorId, id: newId('delivery'), state: 'REFUSED' as const };
       const error = `SIGNATURE_INVALID: ${why}`;
       waiting.push({

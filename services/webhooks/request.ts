@@ -20,6 +20,7 @@ export const REDACTED = '[redacted]';
 export const MAX_BODY_BYTES = 1024 * 1024;
 
 const ID_SECONDS = 30 * 24 * 3600;
+const MAX_DEPTH = 64;
 const MAX_HEADERS_BYTES = 16 * 1024;
 const JSON_TYPE = /^(application|text)\/([\w.+-]+\+)?json$/;
 const FORM_TYPE = 'application/x-www-form-urlencoded';
@@ -60,10 +61,21 @@ export function bodyOf({ contentType, body }: Pick<Request, 'contentType' | 'bod
 
 function parsed(text: string): unknown {
   try {
-    return JSON.parse(text);
+    const value: unknown = JSON.parse(text);
+    return isShallow(value) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+// What is nested deeper no message holds.
+function isShallow(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; depth <= MAX_DEPTH; depth += 1) {
+    level = level.flatMap((one) => (one !== null && typeof one === 'object' ? Object.values(one) : []));
+    if (level.length === 0) return true;
+  }
+  return false;
 }
 
 function textOf(bytes: Buffer): string | undefined {

@@ -20,11 +20,12 @@ export interface Deps {
   vault: secrets.Vault;
   expressions: Expressions;
   clock: () => Date;
+  maxHooks: number;
 }
 
 const OVERLAP_SECONDS = 24 * 3600;
 
-export const handlers = ({ db, vault, expressions, clock }: Deps): Handlers<HookServiceService> => {
+export const handlers = ({ db, vault, expressions, clock, maxHooks: max }: Deps): Handlers<HookServiceService> => {
   async function checkExpressions({ filter, input }: Hook): Promise<void> {
     for (const [field, expression] of [
       ['hook.filter', filter],
@@ -55,6 +56,10 @@ export const handlers = ({ db, vault, expressions, clock }: Deps): Handlers<Hook
       return db.transaction(async (tx) => {
         const earlier = await claimKey(tx, call, made.id);
         if (earlier) return hooks.get(tx, workspace, earlier);
+        if ((await hooks.count(tx, workspace)) >= max)
+          throw faults.failedPrecondition('TOO_MANY_HOOKS', `the workspace has ${max} hooks, as many as it may: delete one`, {
+            max: `${max}`,
+          });
         await hooks.insert(tx, workspace, made, sealed);
         return { ...made, secret };
       });
@@ -81,7 +86,7 @@ export const handlers = ({ db, vault, expressions, clock }: Deps): Handlers<Hook
           Hook.fromPartial({ filter: fields.includes('filter') ? filter : '', input: fields.includes('input') ? input : '' }),
         );
       }
-      return change(caller, id, (before, now) => hook.update(before, draft, fields, now));
+      return change(caller, id, (before, now) => hook.update(before, draft, fields, caller.user, now));
     },
 
     async deleteHook({ id }, { caller }) {
@@ -102,7 +107,7 @@ export const handlers = ({ db, vault, expressions, clock }: Deps): Handlers<Hook
 
     async enableHook({ id }, { caller }) {
       mustRun(caller);
-      return change(caller, id, hook.enable);
+      return change(caller, id, (before, now) => hook.enable(before, caller.user, now));
     },
 
     async disableHook({ id }, { caller }) {

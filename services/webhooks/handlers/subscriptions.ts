@@ -9,6 +9,7 @@ import { claimKey } from '#platform/idempotency.ts';
 import { maskedFields } from '#platform/mask.ts';
 import { cutPage, decodePage, encodePage, pageSize } from '#platform/paging.ts';
 import { secondsOf } from '../hook.ts';
+import { faults } from '../intake.ts';
 import * as secrets from '../secrets.ts';
 import * as deliveries from '../store/event-deliveries.ts';
 import * as subscriptions from '../store/subscriptions.ts';
@@ -19,12 +20,13 @@ export interface Deps {
   vault: secrets.Vault;
   egress: Pick<Egress, 'check'>;
   clock: () => Date;
+  maxSubscriptions: number;
   changed(): Promise<void>; // somebody subscribed, or something is to be sent
 }
 
 const OVERLAP_SECONDS = 24 * 3600;
 
-export const handlers = ({ db, vault, egress, clock, changed }: Deps): Handlers<EventSubscriptionServiceService> => {
+export const handlers = ({ db, vault, egress, clock, maxSubscriptions: max, changed }: Deps): Handlers<EventSubscriptionServiceService> => {
   const checkUrl = (url: string): void => void egress.check(url);
 
   async function change(
@@ -51,6 +53,14 @@ export const handlers = ({ db, vault, egress, clock, changed }: Deps): Handlers<
       const kept = await db.transaction(async (tx) => {
         const earlier = await claimKey(tx, call, made.id);
         if (earlier) return subscriptions.get(tx, workspace, earlier);
+        if ((await subscriptions.count(tx, workspace)) >= max)
+          throw faults.failedPrecondition(
+            'TOO_MANY_SUBSCRIPTIONS',
+            `the workspace has ${max} subscriptions, as many as it may: delete one`,
+            {
+              max: `${max}`,
+            },
+          );
         await subscriptions.insert(tx, workspace, made, vault.seal(toBytes('subscription', made.id), secret));
         return { ...made, secret };
       });

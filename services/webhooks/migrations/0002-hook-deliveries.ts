@@ -1,6 +1,7 @@
 import type { Knex } from 'knex';
 
-// automation, revision, creator and input are the hook's when the delivery was accepted: every try asks for the same execution.
+// automation, revision, creator (for whom it runs) and input are the hook's when the delivery was accepted: every try asks for the same
+// execution.
 // next_attempt_time is NULL once nothing more is to be done.
 export const up = (knex: Knex) =>
   knex.raw(`CREATE TABLE IF NOT EXISTS hook_deliveries (

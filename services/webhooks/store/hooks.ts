@@ -27,6 +27,7 @@ export interface Row {
   secret_create_time: Date;
   previous_until: Date | null;
   creator: Buffer;
+  run_as: Buffer | null; // null: the creator
   create_time: Date;
   update_time: Date;
   version: number;
@@ -34,7 +35,7 @@ export interface Row {
 
 export const COLUMNS = [
   ...['workspace', 'id', 'name', 'automation', 'revision', 'preset', 'auth', 'filter', 'input', 'delivery_id', 'synchronous', 'wait_ms'],
-  ...['disabled', 'secret_create_time', 'previous_until', 'creator', 'create_time', 'update_time', 'version'],
+  ...['disabled', 'secret_create_time', 'previous_until', 'creator', 'run_as', 'create_time', 'update_time', 'version'],
 ];
 
 export async function insert(tx: Tx, workspace: string, hook: Hook, sealed: Buffer): Promise<void> {
@@ -60,6 +61,13 @@ export async function lock(tx: Tx, workspace: string, id: string): Promise<Hook>
   const row: Row | undefined = await hookOf(tx, workspace, id).forUpdate().first(COLUMNS);
   if (!row) throw notFound('hook', id);
   return toHook(row);
+}
+
+export async function count(db: Db, workspace: string): Promise<number> {
+  const [row] = await db('hooks')
+    .where({ workspace: toBytes('workspace', workspace) })
+    .count({ n: '*' });
+  return Number(row?.n ?? 0);
 }
 
 // Up to `limit` hooks after the one named, the newest first: ids sort by time.
@@ -103,6 +111,7 @@ const changeable = (hook: Hook) => ({
   synchronous: hook.synchronous,
   wait_ms: hook.wait ? hook.wait.seconds * 1000 + Math.round(hook.wait.nanos / 1e6) : null,
   disabled: hook.disabled,
+  run_as: toBytes('user', hook.runAsId),
   secret_create_time: hook.secretCreateTime,
   previous_until: hook.previousSecretExpireTime ?? null,
   update_time: hook.updateTime,
@@ -129,6 +138,7 @@ export const toHook = (row: Row): Hook => {
     secretCreateTime: row.secret_create_time,
     previousSecretExpireTime: row.previous_until ?? undefined,
     creatorId: fromBytes('user', row.creator),
+    runAsId: fromBytes('user', row.run_as ?? row.creator),
     createTime: row.create_time,
     updateTime: row.update_time,
     version: row.version,

@@ -55,6 +55,13 @@ export async function lock(tx: Tx, workspace: string, id: string): Promise<Event
   return toSubscription(row);
 }
 
+export async function count(db: Db, workspace: string): Promise<number> {
+  const [row] = await db('event_subscriptions')
+    .where({ workspace: toBytes('workspace', workspace) })
+    .count({ n: '*' });
+  return Number(row?.n ?? 0);
+}
+
 // Up to `limit` subscriptions after the one named, the newest first: ids sort by time.
 export async function list(db: Db, workspace: string, after: string | undefined, limit: number): Promise<EventSubscription[]> {
   const query = db('event_subscriptions')
