@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 AUTOMATION = HERE.parents[1]
 NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
-TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py']
+TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_reuse.py']
 
 
 def usable_python() -> str | None:
@@ -49,7 +49,7 @@ def test_as_an_ordinary_user(tier, environments):
         cwd='/',
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -23,6 +23,13 @@ import subprocess, sys, tempfile, threading, time, warnings
 import millrace
 runs = 0
 kept = []
+def begin_socket():
+    for number in range(63, 3, -1):
+        try:
+            os.fstat(number)
+            return number
+        except OSError:
+            pass
 def main(do='', see='None'):
     global runs
     runs += 1
@@ -404,14 +411,12 @@ async def test_a_run_that_uses_more_is_ended(house, step, before) -> None:
 
 async def test_a_process_that_works_while_it_waits_is_ended(house, step) -> None:
     """It says that its run is over, and goes on."""
-    begin = 'max(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}"))'
-    await step(f'b = {begin}; os.write(3, b"R" + b"\\1" + bytes(16) + b"1"); os.write(b, b"D")\nwhile True: pass')
+    await step('os.write(3, b"R" + b"\\1" + bytes(16) + b"1"); os.write(begin_socket(), b"D")\nwhile True: pass')
     await house.ended()
 
 
 async def test_who_parks_a_process_without_a_verdict_ends_it(house, step) -> None:
-    begin = 'max(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}"))'
-    assert (await step(f'os.write({begin}, b"D"); time.sleep(60)')).verdict is None
+    assert (await step('os.write(begin_socket(), b"D"); time.sleep(60)')).verdict is None
     assert await house.ended() == 'verdict'
 
 
