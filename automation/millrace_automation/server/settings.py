@@ -7,6 +7,7 @@ from pathlib import Path
 from millrace_automation.sandbox import Reuse
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+_PARKED = 64  # each holds some megabytes
 LOG_LEVELS = ('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
 
 
@@ -64,7 +65,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         slots=int(slots),
         prepared=int(read.number('MILLRACE_AUTOMATION_PREPARED', min(int(slots), 8), 0, 4096)),
         reuse=Reuse(
-            parked=int(read.number('MILLRACE_AUTOMATION_PARKED', slots, 0, 4096)),
+            parked=int(read.number('MILLRACE_AUTOMATION_PARKED', min(slots, _PARKED), 0, 4096)),
             runs=int(read.number('MILLRACE_AUTOMATION_REUSE_RUNS', 1000, 1, 1_000_000)),
             age_seconds=read.number('MILLRACE_AUTOMATION_REUSE_SECONDS', 600, 0, 86400, whole=False),
             idle_seconds=read.number('MILLRACE_AUTOMATION_REUSE_IDLE_SECONDS', 60, 0, 86400, whole=False),

@@ -84,7 +84,7 @@ async def test_a_long_run_says_early_how_its_process_came_to_be(dispatch, job) -
     await dispatcher.control.until(lambda: dispatcher.credits() == 6)
 
 
-async def test_a_cancelled_job_ends_with_its_process(dispatch, outputs, job) -> None:
+async def test_a_cancelled_job_ends_with_its_process(dispatch, outputs, job, runner) -> None:
     source = COUNTS + '# cancelled\n'
     await outputs(job(source, **SHARED))
     dispatcher = await dispatch()
@@ -96,6 +96,7 @@ async def test_a_cancelled_job_ends_with_its_process(dispatch, outputs, job) -> 
     await dispatcher.confirm(one, lines=1, started=True, result=True)
     ((_, result),) = await outputs(job(source, **SHARED))
     assert result.output_json == '1'
+    assert 'millrace_runner_kept_process_ends_total{reason="stopped"}' in runner.get('/metrics')[1]
 
 
 @pytest.mark.parametrize('stubborn', ['', 'import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'])

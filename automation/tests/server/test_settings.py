@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from millrace_automation.sandbox import Reuse
 from millrace_automation.server.settings import SettingsError, read_settings
 
 
@@ -25,6 +26,8 @@ def test_defaults(least) -> None:
     assert (settings.address, settings.admin_address) == ('127.0.0.1:0', '127.0.0.1:0')
     assert (settings.slots, settings.prepared, settings.minimum_tier) == (8, 8, 1)
     assert (settings.orphan_seconds, settings.drain_seconds) == (60, 30)
+    assert settings.reuse == Reuse(parked=8, runs=1000, age_seconds=600, idle_seconds=60, reserve_mib=256)
+    assert read_settings({**least, 'MILLRACE_AUTOMATION_SLOTS': '100'}).reuse.parked == 64
     assert (settings.executions_url, settings.service_key, settings.telemetry) == ('', None, False)
 
 
