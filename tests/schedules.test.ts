@@ -287,7 +287,8 @@ describe('schedules', function () {
     expect((await ticksOf(late.id)).map(({ count }) => count)).to.deep.equal([6]);
   });
 
-  describe('in several processes', () => {
+  describe('in several processes', function () {
+    this.timeout(120_000);
     async function process(settings: Record<string, string> = {}): Promise<{ address: string; exited: Promise<unknown> }> {
       const [address, admin] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`];
       const env = {
@@ -327,6 +328,47 @@ describe('schedules', function () {
         const times = (await executionsOf(id)).map(({ labels }) => labels.schedule_time);
         expect(times.sort()).to.deep.equal([0, 1, 2, 3, 4].map((hours) => new Date(time.getTime() + hours * HOUR).toISOString()));
       }
+    });
+
+    it('lose and double no second while they are killed again and again', async () => {
+      await world.restart(['executions']);
+      const everySecond = { intervals: [{ every: { seconds: 1 } }] };
+      let id = '';
+      for (let kills = 0; kills < 2; kills += 1) {
+        const { address, exited } = await process();
+        connect(address);
+        id ||= (await create({ overlap: Overlap.ALLOW_ALL, spec: everySecond, catchUpWindow: { seconds: 3600 } })).id;
+        const before = (await ticksOf(id)).length;
+        await until('more ticks', async () => (await ticksOf(id)).length > before + 1, PATIENCE_MS);
+        children.at(-1)?.kill('SIGKILL');
+        await exited;
+        const overdue = world.db('schedules').raw('utc_timestamp(6) - interval 2 second');
+        await until('ticks to be late', () =>
+          world
+            .db('schedules')('schedules')
+            .where({ id: toBytes('schedule', id) })
+            .where('next_time', '<', overdue)
+            .first('id'),
+        ); // prettier-ignore
+      }
+      // The calls of those that were killed would be waited for.
+      await world
+        .db('schedules')('schedule_ticks')
+        .where({ state: 'STARTING' })
+        .update({ check_time: world.db('schedules').raw('utc_timestamp(6)') }); // prettier-ignore
+      await world.restart();
+      connect();
+      await until(
+        'it to catch up',
+        async () => ((await schedules.getSchedule({ id })).nextTimes[0]?.getTime() ?? 0) > Date.now(),
+        PATIENCE_MS,
+      );
+      await schedules.pauseSchedule({ id, reason: '' });
+      await until('all executions', async () => /^(RUNNING ?)+$/.test(await statesOf(id)), PATIENCE_MS);
+      const seconds = (await ticksOf(id)).map(({ tickTime }) => (tickTime?.getTime() ?? 0) / 1000);
+      expect(seconds).to.deep.equal(seconds.map((_, index) => (seconds[0] ?? 0) + index));
+      const made = (await executionsOf(id)).map(({ labels }) => new Date(labels.schedule_time ?? '').getTime() / 1000);
+      expect(made.sort()).to.deep.equal(seconds);
     });
 
     for (const place of ['schedules.claimed', 'schedules.start', 'schedules.started']) {

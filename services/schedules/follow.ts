@@ -87,10 +87,10 @@ async function start({ db, executions }: Deps, tick: system.DueTick): Promise<vo
 // Executions alone say how an execution stands.
 async function look(deps: Deps, tick: system.DueTick): Promise<void> {
   const { db, executions } = deps;
-  const action = await actions.find(db, tick.workspace, tick.scheduleId, tick.action);
+  const user = await actions.findUser(db, tick.workspace, tick.scheduleId, tick.action);
   const id = tick.executionId;
-  if (!action || !id) return;
-  const options = { actor: { user: action.runAsId, workspace: tick.workspace, scopes: SCOPES } };
+  if (!user || !id) return;
+  const options = { actor: { user, workspace: tick.workspace, scopes: SCOPES } };
   try {
     if (tick.stop) {
       const grace = tick.stop === 'KILL' ? { seconds: 0, nanos: 0 } : undefined;

@@ -39,6 +39,7 @@ interface TickRow {
 const MAX_PAUSE_SECONDS = 300;
 const LEASE_SECONDS = 20; // longer than a call to executions may take
 const FORGOTTEN_AT_ONCE = 1000;
+const OTHERS_MS = 50;
 const KEY_HOURS = 23; // executions know a key for 24
 const TICK_COLUMNS = ['workspace', 'schedule', 'id', 'state', 'origin', 'tick_time', 'action', 'execution', 'stop', 'checks'];
 
@@ -53,11 +54,12 @@ export async function lockDue(tx: Tx): Promise<DueSchedule | undefined> {
   return row && { workspace: fromBytes('workspace', row.workspace), id: fromBytes('schedule', row.id) };
 }
 
-// How long until a schedule or a tick is due, in milliseconds, but no longer than `atMost`.
+// How long until a schedule or a tick is due, in milliseconds, but no longer than `atMost`. What is due already is somebody else's.
 export async function pauseUntilDue(db: Db, table: 'schedules' | 'schedule_ticks', atMost: number): Promise<number> {
   const column = table === 'schedules' ? 'next_time' : 'check_time';
   const [[row]] = await db.raw('select timestampdiff(microsecond, utc_timestamp(6), min(??)) / 1000 as ms from ??', [column, table]);
-  return row.ms === null ? atMost : Math.min(atMost, Math.max(1, Math.ceil(Number(row.ms))));
+  if (row.ms === null) return atMost;
+  return row.ms > 0 ? Math.min(atMost, Math.ceil(Number(row.ms))) : OTHERS_MS;
 }
 
 // Claims ticks that are due to be looked after: each is due again after 4, 8, 16 … 300 seconds, or when a call that is under way must have

@@ -43,6 +43,13 @@ export async function find(
   return row && { ...toAction(row), runAsId: fromBytes('user', row.run_as) };
 }
 
+// Whom a tick's execution is made for. Undefined when the schedule is gone.
+export async function findUser(db: Db, workspace: string, scheduleId: string, number: number): Promise<string | undefined> {
+  const key = { workspace: toBytes('workspace', workspace), schedule: toBytes('schedule', scheduleId), number };
+  const row: Pick<Row, 'run_as'> | undefined = await db('schedule_actions').where(key).first('run_as');
+  return row && fromBytes('user', row.run_as);
+}
+
 export const toAction = (row: Row): Action => ({
   automationId: fromBytes('automation', row.automation),
   revision: row.revision,
