@@ -20,6 +20,7 @@ describe('a spec', () => {
       isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.RETRY,
       environment: 'base',
+      queue: 'default',
       concurrency: undefined,
     });
     expect(specs.fill(draft({ concurrency: { max: 3, key: [], policy: 0, maxQueued: 0 } }), fine).concurrency).to.deep.equal({
@@ -59,6 +60,7 @@ describe('a spec', () => {
       isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.FAIL,
       environment: 'base',
+      queue: 'billing',
     });
     expect(specs.fill(given, fine)).to.deep.equal(given);
     const filled = specs.fill(draft(), fine);

@@ -57,6 +57,7 @@ export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
     isolation: draft.isolation || (checked.hasMain ? AutomationSpec_Isolation.REUSED : AutomationSpec_Isolation.FRESH),
     onLost: draft.onLost || AutomationSpec_OnLost.RETRY,
     environment: draft.environment || 'base',
+    queue: draft.queue || 'default',
     concurrency: draft.concurrency && { ...draft.concurrency, policy: draft.concurrency.policy || Concurrency_Policy.QUEUE },
   };
 }
@@ -101,6 +102,7 @@ const SETTINGS: Record<string, (spec: AutomationSpec) => unknown> = {
   isolation: (spec) => automationSpec_IsolationToJSON(spec.isolation),
   on_lost: (spec) => automationSpec_OnLostToJSON(spec.onLost),
   environment: (spec) => spec.environment,
+  queue: (spec) => spec.queue,
   'concurrency.max': (spec) => spec.concurrency?.max,
   'concurrency.key': (spec) => spec.concurrency?.key,
   'concurrency.policy': (spec) => spec.concurrency && concurrency_PolicyToJSON(spec.concurrency.policy),

@@ -4,9 +4,10 @@ import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import type { Asked, Entry } from './accept.ts';
 import type { Limit } from './concurrency.ts';
+import { EVERYONE } from './engine/gates.ts';
 import * as events from './events.ts';
 import { messageOf, type Row } from './execution.ts';
-import type { Automation } from './plan.ts';
+import type { Automation, Shut } from './plan.ts';
 
 export type Connection = PoolConnection;
 export interface KeyRow extends RowDataPacket {
@@ -24,15 +25,25 @@ export interface LimitRow extends RowDataPacket {
 const LARGE_BYTES = 16 * 1024; // a larger input stands in results
 const KEYS = 'SELECT key_hash, request_hash, resource FROM idempotency WHERE key_hash IN (?)';
 
+// First the queues that take nothing new, and the workspaces whose executions are stopped.
+const LOOK = `SELECT workspace, queue, '' AS reason FROM lanes WHERE workspace IN (?) AND state = 'DRAINING'
+    UNION ALL SELECT workspace, NULL, reason FROM holds WHERE workspace IN (?) AND mode = 'STOPPED';
+  SELECT NOW(6) AS now;
+  SELECT id, workspace, published_revision, disabled, deleted, concurrency, queue FROM automations WHERE id IN (?)`;
+
 // What must be known of a batch: the time, the automations, the keys that were used before.
 export async function look(connection: Connection, items: readonly Asked[]) {
   const ids = [...new Map(items.map(({ draft }) => [draft.automationId, draft.automation])).values()];
   const hashes = items.flatMap(({ key }) => (key ? [key.hash] : []));
-  const sql =
-    'SELECT NOW(6) AS now; SELECT id, workspace, published_revision, disabled, deleted, concurrency FROM automations WHERE id IN (?)';
-  const [results] = await connection.query<RowDataPacket[][]>(hashes.length > 0 ? `${sql}; ${KEYS}` : sql, [ids, hashes]);
-  const [[clock], automations, keys] = results as unknown as [[{ now: Date }], Automation[], KeyRow[] | undefined];
-  return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [] };
+  const workspaces = [...new Map(items.map(({ workspace }) => [workspace.toString('hex'), workspace])).values()];
+  const [results] = await connection.query<RowDataPacket[][]>(hashes.length > 0 ? `${LOOK}; ${KEYS}` : LOOK, [
+    workspaces,
+    [...workspaces, EVERYONE],
+    ids,
+    hashes,
+  ]);
+  const [shut, [clock], automations, keys] = results as unknown as [Shut[], [{ now: Date }], Automation[], KeyRow[] | undefined];
+  return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [], shut };
 }
 
 // Writes the keys and answers whose they are now. Waits for one that another process is writing.

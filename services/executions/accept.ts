@@ -10,9 +10,10 @@ import { keyHash, reused } from '#platform/idempotency.ts';
 import { place } from './accept-limits.ts';
 import * as store from './accept-store.ts';
 import { type Limit, limitOf } from './concurrency.ts';
+import { DEFAULT } from './engine/lanes.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Draft, Row } from './execution.ts';
-import { type Automation, type Plan, planFor, revisionFor } from './plan.ts';
+import { type Automation, mustBeOpen, type Plan, planFor, revisionFor, type Shut } from './plan.ts';
 import type { Admit } from './quota.ts';
 import type { Revisions } from './revisions.ts';
 
@@ -20,7 +21,7 @@ export interface Asked {
   id: Buffer;
   workspace: Buffer;
   creator: Buffer;
-  lane: number;
+  lane: number; // of the default queue, until the automation is known
   draft: Draft;
   key: Key | undefined;
   traceparent: string | null;
@@ -50,6 +51,7 @@ interface Deps {
   db: Db;
   revisions: Revisions;
   admit: Admit;
+  laneOf(workspace: Buffer, queue: string): Promise<number>;
   // After each commit, with the lanes where something may start now, and the keys behind which older ones shall make room.
   accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>): void;
 }
@@ -74,10 +76,10 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
   const connection = await deps.pool.getConnection();
   let isCommitting = false;
   try {
-    const { time, automations, keys } = await store.look(connection, items);
+    const { time, automations, keys, shut } = await store.look(connection, items);
     failpoint('accept.looked');
     settleKeys(items, keys, outcomes);
-    let entries = await plan(deps, items, outcomes, automations, time);
+    let entries = await plan(deps, items, outcomes, automations, shut, time);
     const isLocking = entries.some(({ asked, limit }) => asked.key || limit);
     if (isLocking) await connection.query('BEGIN');
     if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
@@ -123,19 +125,22 @@ function settleKeys(items: readonly Asked[], rows: readonly store.KeyRow[], outc
 
 // What becomes of each item that is not answered yet.
 async function plan(
-  { revisions, admit }: Deps,
+  { revisions, admit, laneOf }: Deps,
   items: readonly Asked[],
   outcomes: Outcomes,
   automations: ReadonlyMap<string, Automation>,
+  shut: readonly Shut[],
   now: Date,
 ): Promise<Entry[]> {
   const wanted: { asked: Asked; automation: Buffer; number: number; limit: Limit | null }[] = [];
   const entries: Entry[] = [];
   for (const asked of items) {
     if (outcomes.has(asked)) continue;
-    await attempt(asked, outcomes, () => {
+    await attempt(asked, outcomes, async () => {
       const found = automations.get(hex(asked.draft.automation));
       const number = revisionFor(asked.draft, asked.workspace, found);
+      mustBeOpen(shut, asked.workspace, found?.queue ?? DEFAULT);
+      if (found?.queue) asked.lane = await laneOf(asked.workspace, found.queue);
       const limit = limitOf(asked.draft.automationId, found?.concurrency ?? null, asked.draft.input);
       wanted.push({ asked, automation: asked.draft.automation, number, limit });
     });
@@ -144,7 +149,7 @@ async function plan(
   for (const { asked, automation, number, limit } of wanted) {
     await attempt(asked, outcomes, async () => {
       const made = planFor(asked.draft, number, revisions.get({ automation, number }), now);
-      await admit(asked.lane);
+      await admit(asked.workspace);
       entries.push({ asked, plan: made, row: rowOf(asked, made, limit, now), tag: nextTag(), limit, waits: false, skips: false });
     });
   }

@@ -99,7 +99,7 @@ export interface Row {
   due_time: Date | null;
   blocked?: Blocked | null; // why it alone cannot start
 }
-export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED';
+export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED' | 'MAINTENANCE';
 export type TimerKind = 'START' | 'RETRY' | 'PAUSE';
 
 const WAITS_FOR: Record<TimerKind, StateName> = { START: 'SCHEDULED', RETRY: 'RETRYING', PAUSE: 'PAUSED' };

@@ -1,5 +1,6 @@
 // Reads where an execution stands and what stands before it.
 import type { Pool, RowDataPacket } from '#platform/db.ts';
+import { EVERYONE, refill } from './engine/gates.ts';
 import { rows } from './engine/sql.ts';
 import type { Lane, Place } from './explanation.ts';
 
@@ -7,6 +8,22 @@ export interface Standing {
   place: Place | undefined;
   lane: Lane;
   cancelReason: string | null;
+}
+interface History {
+  cancel_reason: string | null;
+  queue: string | null;
+  state: string | null;
+  max_running: number | null;
+  rate: number | null;
+  tokens: number | null;
+  seconds: string | number | null;
+  running: number;
+  now: Date;
+}
+interface Hold {
+  workspace: Buffer;
+  mode: string;
+  reason: string;
 }
 interface Ready {
   lane: number;
@@ -35,17 +52,34 @@ const HOLDERS = 20;
 
 // Undefined when there is no such execution in the workspace.
 export async function standing(pool: Pool, workspace: Buffer, id: Buffer): Promise<Standing | undefined> {
-  const own = `SELECT e.cancel_reason, l.queue, l.state FROM executions e LEFT JOIN lanes l ON l.lane = e.lane WHERE e.workspace = ? AND e.id = ?`;
-  const [[history], [ready], [waiting], [timer], [running]] = (await rows(pool, [
+  const own = `SELECT e.cancel_reason, l.queue, l.state, l.max_running, l.rate_per_second AS rate, l.tokens,
+      TIMESTAMPDIFF(MICROSECOND, l.token_time, NOW(6)) / 1e6 AS seconds, NOW(6) AS now,
+      IF(l.max_running IS NULL, 0, (SELECT COUNT(*) FROM running r WHERE r.lane = e.lane)) AS running
+    FROM executions e LEFT JOIN lanes l ON l.lane = e.lane WHERE e.workspace = ? AND e.id = ?`;
+  const [[history], [ready], [waiting], [timer], [running], holds] = (await rows(pool, [
     pool.format(own, [workspace, id]),
     pool.format('SELECT lane, priority, tag, expire_time FROM ready WHERE execution = ?', [id]),
     pool.format('SELECT limit_key, seq, expire_time FROM waiting WHERE execution = ?', [id]),
     pool.format('SELECT due_time, expire_time FROM timers WHERE execution = ?', [id]),
     pool.format('SELECT server, started, deadline, attempt FROM running WHERE execution = ?', [id]),
-  ])) as [[{ cancel_reason: string | null; queue: string | null; state: string | null }?], [Ready?], [Waiting?], [Timer?], [Running?]];
+    pool.format('SELECT workspace, mode, reason FROM holds WHERE workspace IN (?)', [[workspace, EVERYONE]]),
+  ])) as [[History?], [Ready?], [Waiting?], [Timer?], [Running?], Hold[]];
   if (!history) return undefined;
   const place = await placeOf(pool, id, ready, waiting, timer, running);
-  return { place, lane: { queue: history.queue ?? 'default', state: history.state ?? 'ACTIVE' }, cancelReason: history.cancel_reason };
+  return { place, lane: laneOf(history, holds), cancelReason: history.cancel_reason };
+}
+
+function laneOf({ queue, state, max_running, rate, tokens, seconds, running, now }: History, holds: readonly Hold[]): Lane {
+  const left = rate === null ? 1 : refill({ tokens, seconds: Number(seconds ?? 0), rate });
+  const hold = holds.find(({ mode }) => mode === 'STOPPED') ?? holds[0];
+  return {
+    queue: queue ?? 'default',
+    state: state ?? 'ACTIVE',
+    maxRunning: max_running,
+    running: running,
+    nextTime: left >= 1 ? null : new Date(now.getTime() + ((1 - left) / (rate ?? 1)) * 1000),
+    halt: hold ? { mode: hold.mode, reason: hold.reason, isEverywhere: hold.workspace.equals(EVERYONE) } : null,
+  };
 }
 
 async function placeOf(

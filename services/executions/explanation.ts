@@ -14,6 +14,10 @@ export type Place =
 export interface Lane {
   queue: string;
   state: string;
+  maxRunning: number | null;
+  running: number;
+  nextTime: Date | null; // when the rate allows the next one, if that is later
+  halt: { mode: string; reason: string; isEverywhere: boolean } | null;
 }
 export interface Facts {
   row: Row;
@@ -95,8 +99,24 @@ function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Caus
   return cause(Reason.CONCURRENCY_LIMIT, message, 'The end of a holder, or a higher limit in a newly published revision.', { limit });
 }
 
-const queue = ({ queue: name, state }: Lane): Cause[] =>
-  state === 'PAUSED' ? [cause(Reason.QUEUE_PAUSED, `The queue ${name} is paused.`, 'Resume the queue.')] : [];
+function queue({ queue: name, state, maxRunning, running: n, nextTime, halt }: Lane): Cause[] {
+  const causes: Cause[] = [];
+  if (halt) {
+    const where = halt.isEverywhere ? 'everywhere' : 'in the workspace';
+    const how = halt.mode === 'STOPPED' ? 'Executions are stopped' : 'Executions are accepted and not started';
+    causes.push(cause(Reason.MAINTENANCE, `${how} ${where}${halt.reason ? `: ${halt.reason}` : ''}.`, 'Set the maintenance to NORMAL.'));
+  }
+  if (state === 'PAUSED') causes.push(cause(Reason.QUEUE_PAUSED, `The queue ${name} is paused.`, 'Resume the queue.'));
+  if (maxRunning !== null && n >= maxRunning) {
+    const message = `${n} of ${maxRunning} executions of the queue ${name} run already.`;
+    causes.push(cause(Reason.QUEUE_LIMIT, message, 'The end of one, or a higher max_running.'));
+  }
+  if (nextTime) {
+    const message = `The queue ${name} has started as many of late as its rate allows.`;
+    causes.push(cause(Reason.QUEUE_RATE, message, 'Wait, or raise its rate.', { untilTime: nextTime }));
+  }
+  return causes;
+}
 
 function fleet(found: Fleet): Cause[] {
   const remedies = {

@@ -32,6 +32,7 @@ describe('accepting behind limits, by several processes', () => {
       db: schema.db,
       revisions: openRevisions(pool),
       admit: async () => undefined,
+      laneOf: async () => 7,
       accepted: (lanes) => {
         for (const lane of lanes) rung.add(lane);
       },

@@ -1,7 +1,9 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
+import { MaintenanceServiceService } from '#gen/millrace/executions/v1/maintenance_service.ts';
 import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
+import { QueueServiceService } from '#gen/millrace/executions/v1/queue_service.ts';
 import { ServerServiceService } from '#gen/millrace/executions/v1/server_service.ts';
 import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
@@ -11,6 +13,7 @@ import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import { openCrowd } from './crowd.ts';
+import { laneOf } from './engine/lanes.ts';
 import * as notices from './engine/notices.ts';
 import { openSpecs } from './engine/specs.ts';
 import { hurry } from './engine/tickets.ts';
@@ -20,7 +23,9 @@ import { openFleet } from './fleet.ts';
 import * as control from './handlers/control.ts';
 import * as executions from './handlers/executions.ts';
 import * as logs from './handlers/logs.ts';
+import * as maintenance from './handlers/maintenance.ts';
 import * as projection from './handlers/projection.ts';
+import * as queues from './handlers/queues.ts';
 import * as servers from './handlers/servers.ts';
 import { openHold } from './hold.ts';
 import { tidyLimits } from './limits-system.ts';
@@ -55,7 +60,8 @@ export const module: Module = {
       pool: hot(WRITERS),
       db,
       revisions: openRevisions(pool),
-      admit: openQuota({ max: maxWaiting, count: (lane) => countWaiting(pool, lane) }),
+      admit: openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) }),
+      laneOf: (workspace, queue) => laneOf(db, workspace, queue),
       accepted(lanes, hasTimers, crowded) {
         relay.kick();
         hurry(bus, lanes);
@@ -80,6 +86,8 @@ export const module: Module = {
         keepAliveMs,
       }),
     );
+    serve(QueueServiceService, queues.handlers({ db, pool, cancel, ring: (lanes) => hurry(bus, lanes) }));
+    serve(MaintenanceServiceService, maintenance.handlers({ db }));
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
     const stops = [

@@ -2,6 +2,7 @@
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import { type Fault, notFound, reasonsOf } from '#platform/errors.ts';
 import type { Concurrency } from './concurrency.ts';
+import { EVERYONE } from './engine/gates.ts';
 import { type Draft, startOf } from './execution.ts';
 import type { Revision } from './revisions.ts';
 
@@ -15,6 +16,13 @@ export interface Automation {
   disabled: number;
   deleted: number;
   concurrency: Concurrency | null;
+  queue: string | null; // null: the default one
+}
+// A queue that takes nothing new, or a workspace whose executions are stopped.
+export interface Shut {
+  workspace: Buffer;
+  queue: string | null; // null: the whole workspace, or everything
+  reason: string;
 }
 export interface Plan {
   revision: number;
@@ -32,6 +40,16 @@ export function revisionFor(draft: Draft, workspace: Buffer, automation: Automat
   if (number > 0) return number;
   const message = `automation ${draft.automationId} has no published revision: publish one, or name a revision`;
   throw faults.failedPrecondition('AUTOMATION_UNPUBLISHED', message, metadata);
+}
+
+// Throws when the queue, the workspace or the installation takes nothing new.
+export function mustBeOpen(shut: readonly Shut[], workspace: Buffer, queue: string): void {
+  for (const { workspace: whose, queue: named, reason } of shut) {
+    if (named === null && (whose.equals(workspace) || whose.equals(EVERYONE)))
+      throw faults.failedPrecondition('EXECUTIONS_STOPPED', `executions are stopped${reason ? `: ${reason}` : ''}`, { reason });
+    if (named === queue && whose.equals(workspace))
+      throw faults.failedPrecondition('QUEUE_DRAINING', `the queue ${queue} is draining and takes nothing new`, { queue });
+  }
 }
 
 export function planFor(draft: Draft, number: number, revision: Revision | undefined, now: Date): Plan {

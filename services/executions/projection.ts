@@ -34,19 +34,21 @@ export async function apply(
         bytes,
       ]);
     }
-    const concurrency = await published(tx, id, publishedRevision);
+    const { concurrency, queue } = await published(tx, id, publishedRevision);
     await tx.raw(
-      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted, concurrency) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted, concurrency, queue) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON DUPLICATE KEY UPDATE ${CHANGING.map(whenNewer).join(', ')}`,
-      [id, workspace, name, version, publishedRevision, disabled, deleted, concurrency && JSON.stringify(concurrency)],
+      [id, workspace, name, version, publishedRevision, disabled, deleted, concurrency && JSON.stringify(concurrency), queue],
     );
     return resizeAll({ query: (sql) => tx.raw(sql) }, id);
   });
 }
 
-async function published(tx: Tx, automation: Buffer, number: number): Promise<Concurrency | null> {
+async function published(tx: Tx, automation: Buffer, number: number): Promise<{ concurrency: Concurrency | null; queue: string | null }> {
   const row: { spec: Buffer } | undefined = await tx('revisions').select('spec').where({ automation, number }).first();
-  return row ? concurrencyOf(AutomationSpec.decode(row.spec)) : null;
+  if (!row) return { concurrency: null, queue: null };
+  const spec = AutomationSpec.decode(row.spec);
+  return { concurrency: concurrencyOf(spec), queue: spec.queue || null };
 }
 
 // The limits that are in use get the size that is published now. One that is not published any more goes on for those who wait behind it.
@@ -55,7 +57,7 @@ async function resizeAll(connection: Connection, automation: Buffer): Promise<Se
   return resizeSome(connection, changed);
 }
 
-const CHANGING = ['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'concurrency', 'version'];
+const CHANGING = ['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'concurrency', 'queue', 'version'];
 
 // The version comes last: assignments are made from left to right.
 const whenNewer = (column: string): string => `${column} = IF(VALUES(version) >= version, VALUES(${column}), ${column})`;

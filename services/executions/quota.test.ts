@@ -2,13 +2,13 @@ import { expect } from 'chai';
 import { Fault } from '#platform/errors.ts';
 import { openQuota } from './quota.ts';
 
-const LANE = 1;
+const ADA = Buffer.alloc(16, 1); // a workspace
 
 describe('how many executions may wait', () => {
   let now: number;
   let waiting: number; // in the database
   let counts: number;
-  let admit: (lane?: number) => Promise<void>;
+  let admit: (workspace?: Buffer) => Promise<void>;
   beforeEach(() => {
     now = 0;
     waiting = 0;
@@ -18,13 +18,13 @@ describe('how many executions may wait', () => {
       return waiting;
     };
     const quota = openQuota({ max: 10, count, now: () => now });
-    admit = async (lane = LANE) => {
-      await quota(lane);
+    admit = async (workspace = ADA) => {
+      await quota(workspace);
       waiting += 1;
     };
   });
-  const outcome = (lane?: number): Promise<string> =>
-    admit(lane).then(
+  const outcome = (workspace?: Buffer): Promise<string> =>
+    admit(workspace).then(
       () => 'admitted',
       (error: unknown) => (error instanceof Fault ? error.reason : String(error)),
     );
@@ -41,11 +41,11 @@ describe('how many executions may wait', () => {
     expect(counts).to.equal(1);
   });
 
-  it('counts what others made wait before, and keeps queues apart', async () => {
+  it('counts what others made wait before, and keeps workspaces apart', async () => {
     waiting = 8;
     expect(refused(await outcomes(4))).to.equal(2);
     waiting = 0;
-    expect(await outcome(2)).to.equal('admitted');
+    expect(await outcome(Buffer.alloc(16, 2))).to.equal('admitted');
   });
 
   it('counts again before it refuses, but not for every refusal', async () => {
@@ -81,11 +81,11 @@ describe('how many executions may wait', () => {
         return 0;
       },
     });
-    await quota(LANE);
+    await quota(ADA);
     now = 6000;
-    await quota(LANE);
+    await quota(ADA);
     now = 7000;
-    const error = await quota(LANE).catch((one: Error) => one.message);
+    const error = await quota(ADA).catch((one: Error) => one.message);
     expect(error).to.equal('the database is away');
   });
 });

@@ -11,11 +11,11 @@ interface Estimate {
   countTime: number;
   counting: Promise<void> | undefined;
 }
-export type Admit = (lane: number) => Promise<void>;
+export type Admit = (workspace: Buffer) => Promise<void>;
 
 const FRESH_MS = 5000;
 const FULL_MS = 250;
-const MAX_LANES = 10_000;
+const MAX_KNOWN = 10_000;
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
 export function openQuota({
@@ -24,14 +24,14 @@ export function openQuota({
   now = () => performance.now(),
 }: {
   max: number;
-  count(lane: number): Promise<number>;
+  count(workspace: Buffer): Promise<number>;
   now?(): number;
 }): Admit {
-  const lanes = new LRUCache<number, Estimate>({ max: MAX_LANES });
+  const known = new LRUCache<string, Estimate>({ max: MAX_KNOWN });
 
-  function recount(lane: number, estimate: Estimate): Promise<void> {
+  function recount(workspace: Buffer, estimate: Estimate): Promise<void> {
     const before = estimate.admitted;
-    estimate.counting ??= count(lane)
+    estimate.counting ??= count(workspace)
       .then((waiting) => {
         estimate.waiting = waiting;
         estimate.admitted -= before;
@@ -43,13 +43,18 @@ export function openQuota({
     return estimate.counting;
   }
 
-  return async (lane) => {
-    const estimate = lanes.get(lane) ?? { waiting: 0, admitted: 0, countTime: Number.NEGATIVE_INFINITY, counting: undefined };
-    lanes.set(lane, estimate);
+  return async (workspace) => {
+    const estimate = known.get(workspace.toString('hex')) ?? {
+      waiting: 0,
+      admitted: 0,
+      countTime: Number.NEGATIVE_INFINITY,
+      counting: undefined,
+    };
+    known.set(workspace.toString('hex'), estimate);
     const isFull = () => estimate.waiting + estimate.admitted >= max;
     const age = now() - estimate.countTime;
-    if (age === Number.POSITIVE_INFINITY || (isFull() && age > FULL_MS)) await recount(lane, estimate);
-    else if (age > FRESH_MS) recount(lane, estimate).catch(() => undefined); // an estimate that is too high is corrected when it matters
+    if (age === Number.POSITIVE_INFINITY || (isFull() && age > FULL_MS)) await recount(workspace, estimate);
+    else if (age > FRESH_MS) recount(workspace, estimate).catch(() => undefined); // an estimate that is too high is corrected when it matters
     if (isFull())
       throw faults.exhausted('QUEUE_FULL', `${max} executions of the workspace wait already: try again when some have run`, 1000);
     estimate.admitted += 1;

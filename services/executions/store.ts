@@ -1,5 +1,6 @@
 // Reads for callers. Where an open execution stands is told by the hot tables, read in the same statement as its row.
 import type { Pool, RowDataPacket, Tx } from '#platform/db.ts';
+import { halted } from './engine/gates.ts';
 import { type AttemptRow, FINAL, type Row, type StateName } from './execution.ts';
 
 interface Named {
@@ -23,6 +24,7 @@ const columns = (body: string): string => `e.id, e.workspace, e.automation, e.re
   r.state AS running_state, IF(r.execution IS NULL, e.progress_fraction, r.progress_fraction) AS progress_fraction,
   IF(r.execution IS NULL, e.progress_message, r.progress_message) AS progress_message, t.kind AS timer, t.due_time,
   IF(e.end_time IS NULL, CASE
+    WHEN ${halted('e.workspace')} THEN 'MAINTENANCE'
     WHEN e.limit_key IS NOT NULL AND EXISTS (SELECT 1 FROM waiting w WHERE w.execution = e.id) THEN 'CONCURRENCY_LIMIT'
     WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked`;
 const FROM = 'FROM executions e LEFT JOIN running r ON r.execution = e.id LEFT JOIN timers t ON t.execution = e.id';
@@ -135,11 +137,12 @@ export async function attempts(pool: Pool, workspace: Buffer, id: Buffer): Promi
   return rows;
 }
 
-// How many wait in a lane: a quota is about those.
-export async function countWaiting(pool: Pool, lane: number): Promise<number> {
-  const sql =
-    'SELECT (SELECT COUNT(*) FROM ready WHERE lane = ?) + (SELECT COUNT(*) FROM waiting WHERE lane = ?) + (SELECT COUNT(*) FROM timers WHERE lane = ?) AS n';
-  const [[row]] = await pool.query<(RowDataPacket & { n: number })[]>(sql, [lane, lane, lane]);
+// How many of a workspace wait: a quota is about those.
+export async function countWaiting(pool: Pool, workspace: Buffer): Promise<number> {
+  const all = await lanes(pool, workspace);
+  if (all.length === 0) return 0;
+  const counts = ['ready', 'waiting', 'timers'].map((table) => pool.format(`(SELECT COUNT(*) FROM ${table} WHERE lane IN (?))`, [all]));
+  const [[row]] = await pool.query<(RowDataPacket & { n: number })[]>(`SELECT ${counts.join(' + ')} AS n`);
   return row?.n ?? 0;
 }
 

@@ -1,4 +1,5 @@
-// The statements of a claim. Lock order: servers, ready, running.
+// The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
+import { isOpen } from '../engine/gates.ts';
 import { type Connection, format, insert, rows } from '../engine/sql.ts';
 import { epochsOf, lockOwned } from './intake-store.ts';
 
@@ -39,9 +40,10 @@ export interface Claimed {
   expireTime: Date;
 }
 
-// Begins a transaction and takes the first rows of each lane that nobody else has taken.
-export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[]) {
-  const [, owned, ...sets] = await rows(connection, ['BEGIN', lockOwned(owner, servers), ...asks.map(head)]);
+// Begins a transaction, unless one has begun, and takes the first rows of each lane that nobody else has taken.
+export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[], hasBegun: boolean) {
+  const begin = hasBegun ? 'SELECT 1' : 'BEGIN';
+  const [, owned, ...sets] = await rows(connection, [begin, lockOwned(owner, servers), ...asks.map(head)]);
   return { epochs: epochsOf(owned as Parameters<typeof epochsOf>[0]), sets: sets as Ready[][] };
 }
 
@@ -50,7 +52,7 @@ const head = ({ lane, count, mark }: Ask): string =>
   `SELECT r.lane, r.priority, r.tag, r.execution, r.limit_key, r.attempt, r.losses, e.workspace, e.automation, e.revision, e.creator,
       COALESCE(e.input, i.body) AS input, e.traceparent, GREATEST(e.create_time, COALESCE(e.schedule_time, e.create_time)) AS base_time, NOW(6) AS now
     FROM (SELECT lane, priority, tag, execution, limit_key, attempt, losses FROM ready
-      WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6)
+      WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6) AND ${isOpen(String(lane))}
       ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED) r
     LEFT JOIN executions e ON e.id = r.execution
     LEFT JOIN results i ON i.execution = r.execution AND i.kind = 'INPUT'
@@ -61,8 +63,8 @@ const after = ({ priority, tag }: Mark): string =>
 
 const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, deadline, expire_time`;
 
-// Moves them from ready to running, and commits.
-export async function move(connection: Connection, claimed: readonly Claimed[]): Promise<void> {
+// Moves them from ready to running, writes what else there is to write, and commits.
+export async function move(connection: Connection, claimed: readonly Claimed[], others: readonly string[]): Promise<void> {
   const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   await rows(connection, [
     ...insert('running', RUNNING, inOrder.map(runningOf)),
@@ -74,6 +76,7 @@ export async function move(connection: Connection, claimed: readonly Claimed[]):
         row.execution,
       ]),
     ),
+    ...others,
     'COMMIT',
   ]);
 }

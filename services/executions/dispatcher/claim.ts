@@ -8,6 +8,7 @@ import { pause } from '#platform/pause.ts';
 import type { LoadSpecs, Spec } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
 import * as store from './claim-store.ts';
+import type { Gate } from './gate.ts';
 import { jobOf, timesOf } from './jobs.ts';
 import * as metrics from './metrics.ts';
 import type { Session } from './session.ts';
@@ -18,6 +19,7 @@ interface Deps {
   me: Buffer;
   quantum: number;
   specs: LoadSpecs;
+  gate: Gate;
   sessions(): readonly Session[];
   ring(lanes: Iterable<number>): void;
 }
@@ -46,10 +48,12 @@ export function openClaimer(deps: Deps): Claimer {
     const sessions = usable();
     const free = sessions.reduce((sum, session) => sum + session.credits(), 0);
     if (free === 0) return deps.ring(lanes);
-    const count = Math.max(1, Math.min(deps.quantum, Math.floor(free / lanes.length)));
-    const asks = lanes.slice(0, free).map((lane) => ({ lane, count, mark: marks.get(lane) }));
+    const shares = deps.gate.shares(lanes, free, deps.quantum);
+    const wanted = lanes.slice(0, free).map((lane, index) => ({ lane, count: shares[index] ?? 1, mark: marks.get(lane) }));
     deps.ring(lanes.slice(free));
-    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(serverOf), asks);
+    const isCapped = wanted.some(({ lane }) => deps.gate.isCapped(lane));
+    const { asks, spend } = isCapped ? await deps.gate.allow(connection, wanted) : { asks: wanted, spend: undefined };
+    const { epochs, sets } = await store.take(connection, deps.me, sessions.map(serverOf), asks, isCapped);
     failpoint('claim.after_select');
     const found = sets.flat();
     metrics.claims.inc({ outcome: found.length > 0 ? 'some' : 'none' });
@@ -58,15 +62,20 @@ export function openClaimer(deps: Deps): Claimer {
       return;
     }
     // Our rows are hidden from others by now: the lane's next turn need not wait for this commit.
-    const full = asks.filter(({ lane }, index) => sets[index]?.length === count && !rung.has(lane)).map(({ lane }) => lane);
+    const full = asks.filter(({ lane, count: most }, index) => sets[index]?.length === most && !rung.has(lane)).map(({ lane }) => lane);
     for (const lane of full) rung.add(lane);
     deps.ring(full);
     const owned = sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch);
-    await assign(connection, found, owned);
+    await assign(connection, found, owned, spend);
     for (const rows of sets) remember(rows);
   }
 
-  async function assign(connection: PoolConnection, found: readonly store.Ready[], sessions: readonly Session[]): Promise<void> {
+  async function assign(
+    connection: PoolConnection,
+    found: readonly store.Ready[],
+    sessions: readonly Session[],
+    spend: Spend | undefined,
+  ): Promise<void> {
     const specs = await deps.specs(found.filter(({ workspace }) => workspace !== null));
     const assigned: Assigned[] = [];
     for (const row of found) {
@@ -89,7 +98,7 @@ export function openClaimer(deps: Deps): Claimer {
     }
     failpoint('claim.before_commit');
     try {
-      await store.move(connection, assigned.map(claimedOf));
+      await store.move(connection, assigned.map(claimedOf), spend?.(countByLane(assigned)) ?? []);
     } catch (error) {
       for (const { session, claimed } of assigned) session.forget(claimed.claimId);
       throw error;
@@ -129,6 +138,14 @@ export function openClaimer(deps: Deps): Claimer {
     },
     forgetMarks: () => marks.clear(),
   };
+}
+
+type Spend = Awaited<ReturnType<Gate['allow']>>['spend'];
+
+function countByLane(assigned: readonly Assigned[]): Map<number, number> {
+  const counts = new Map<number, number>();
+  for (const { claimed } of assigned) counts.set(claimed.row.lane, (counts.get(claimed.row.lane) ?? 0) + 1);
+  return counts;
 }
 
 const serverOf = ({ server }: Session): Buffer => server.id;

@@ -13,10 +13,11 @@ import { ring } from '../engine/tickets.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
 import { settings } from './config.ts';
+import { openGate } from './gate.ts';
 import { openIntake, type Written } from './intake.ts';
 import { openLease } from './lease.ts';
 import * as metrics from './metrics.ts';
-import { endLost, endOverdue, giveUpServers } from './overdue.ts';
+import { endLost, endOverdue, giveUpServers, stopHalted } from './overdue.ts';
 import { forget } from './server-store.ts';
 import { openServers } from './servers.ts';
 import { measure, sweep } from './sweep.ts';
@@ -43,13 +44,14 @@ export const module: Module = {
     const me = newBytes();
     const pools = { lease: bounded(hot(1)), claim: bounded(hot(1)), intake: bounded(hot(2)), keepers: bounded(hot(KEEPERS)) };
     const specs = openSpecs(pools.keepers);
+    const gate = openGate(pools.keepers);
     const compactor = openCompactor({ pool: pools.keepers, log });
     const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
     const changed = (execution: Buffer) => bus.notify(notices.changed(fromBytes('execution', execution)));
 
     // What is told after executions have left running.
     function left(leaves: readonly Leave[], lanes: ReadonlySet<number>): void {
-      ringAll(lanes);
+      ringAll(new Set([...lanes, ...leaves.map(({ row }) => row.lane).filter(gate.isCapped)])); // there is room in a capped queue now
       if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
       if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
       for (const { row, verdict } of leaves) {
@@ -104,7 +106,7 @@ export const module: Module = {
     const mayAct = () => lease.isValid();
     const open = () => (mayAct() ? servers.sessions().filter((session) => session.isOpen()) : []);
     const held = () => open().reduce((sum, session) => sum + session.held(), 0);
-    const claimer = openClaimer({ pool: pools.claim, log, me, quantum, specs, sessions: open, ring: ringAll });
+    const claimer = openClaimer({ pool: pools.claim, log, me, quantum, specs, gate, sessions: open, ring: ringAll });
     const turns = openTurns({
       bus,
       log,
@@ -142,10 +144,12 @@ export const module: Module = {
           log.warn({ server: fromBytes('server', id) }, 'a server is lost');
       }
       await endLost({ pool: pools.keepers, db, specs, left });
+      for (const server of await stopHalted(pools.keepers)) bus.notify(notices.cancel(fromBytes('server', server)));
     }
 
     async function ringAllWithWork(): Promise<void> {
       claimer.forgetMarks();
+      await gate.load();
       await sweep({ pool: pools.keepers, bus });
     }
 

@@ -2,6 +2,8 @@
 import type { Db, Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running } from '../engine/finish.ts';
+import { EVERYONE } from '../engine/gates.ts';
+import { askToStop } from '../engine/leave.ts';
 import { afterDeadline, afterLoss, type Claimed, type Situation, type Verdict } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
 import { format, hex, rows } from '../engine/sql.ts';
@@ -48,6 +50,20 @@ export async function giveUpServers(pool: Pool, answering: readonly Buffer[]): P
 
 const GIVE_UP = `UPDATE servers SET state = 'LOST', owner = NULL, owner_epoch = owner_epoch + 1
   WHERE id = ? AND state = 'LIVE' AND lease_until < NOW(6)`;
+
+const HALTED = `SELECT r.execution FROM holds o STRAIGHT_JOIN running r ON o.workspace IN (r.workspace, x'${EVERYONE.toString('hex')}')
+  WHERE o.mode = 'STOPPED' AND r.state = 'RUNNING' LIMIT ${PAGE}`;
+
+// Asks those to stop whose workspace was stopped, some at a time. Answers their servers.
+export async function stopHalted(pool: Pool): Promise<Set<Buffer>> {
+  const [found = []] = await rows<[{ execution: Buffer }[]]>(pool, [HALTED]);
+  const servers = new Map<string, Buffer>();
+  for (const { execution } of found) {
+    const server = await transaction(pool, (connection) => askToStop(connection, execution, 'executions were stopped'));
+    if (server) servers.set(hex(server), server);
+  }
+  return new Set(servers.values());
+}
 
 type Decide = (claimed: Claimed, situation: Situation) => Verdict;
 

@@ -2,12 +2,13 @@
 import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
+import { isOpen } from '../engine/gates.ts';
 import { rows } from '../engine/sql.ts';
 import { ensureWork, ring } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
 
 export async function sweep({ pool, bus }: { pool: Pool; bus: Bus }): Promise<void> {
-  const lanes = "SELECT lane FROM lanes l WHERE state = 'ACTIVE' AND EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane)";
+  const lanes = `SELECT lane FROM lanes l WHERE EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane) AND ${isOpen('l.lane')}`;
   const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
   failpoint('sweep.found');
   if (!(await isUp(bus))) return;

@@ -1,25 +1,27 @@
-// The lanes: where executions queue. Each workspace has one for its default queue, made when it is first needed.
+// The lanes: where executions queue. Each queue of a workspace has one, made when it is first needed.
 import { LRUCache } from 'lru-cache';
 import type { Db } from '#platform/db.ts';
 
 const MAX_KNOWN = 50_000;
 const known = new WeakMap<object, LRUCache<string, Promise<number>>>(); // by database
 
-// The lane of a workspace's default queue.
-export function laneOf(db: Db, workspace: Buffer): Promise<number> {
+export const DEFAULT = 'default';
+
+// The lane of a workspace's queue.
+export function laneOf(db: Db, workspace: Buffer, queue = DEFAULT): Promise<number> {
   const lanes = known.get(db.client) ?? new LRUCache<string, Promise<number>>({ max: MAX_KNOWN });
   known.set(db.client, lanes);
-  const key = workspace.toString('hex');
+  const key = `${workspace.toString('hex')}.${queue}`;
   const found = lanes.get(key);
   if (found) return found;
-  const made = make(db, workspace);
+  const made = make(db, workspace, queue);
   lanes.set(key, made);
   made.catch(() => lanes.delete(key));
   return made;
 }
 
-async function make(db: Db, workspace: Buffer): Promise<number> {
-  const identity = { workspace, queue: 'default', selector: 'any', fairness_key: '' };
+async function make(db: Db, workspace: Buffer, queue: string): Promise<number> {
+  const identity = { workspace, queue, selector: 'any', fairness_key: '' };
   const find = async (): Promise<number | undefined> => (await db('lanes').select('lane').where(identity).first())?.lane;
   const lane = await find();
   if (lane !== undefined) return lane;
