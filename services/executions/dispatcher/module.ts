@@ -22,6 +22,7 @@ import { forget } from './server-store.ts';
 import { openServers } from './servers.ts';
 import { measure, sweep } from './sweep.ts';
 import { openTimers } from './timers.ts';
+import * as traces from './traces.ts';
 import { unlessAway } from './transaction.ts';
 import { openTurns } from './turns.ts';
 
@@ -182,6 +183,7 @@ export const module: Module = {
       intake.stop();
       await servers.stop().catch((error) => log.warn({ error }, 'the servers wait for the lease to end'));
       await Promise.all([timers.stop(), keeper.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
+      traces.endAll();
     };
   },
 };

@@ -24,3 +24,6 @@ export function begin(claimId: Buffer, traceparent: string | null, attributes: R
 export const within = <T>(claimId: Buffer, work: () => T): T => context.with(open.get(hex(claimId))?.at ?? context.active(), work);
 
 export const end = (claimId: Buffer): void => void open.delete(hex(claimId));
+
+// What others will bring to its end.
+export const endAll = (): void => open.clear();
