@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto';
+import { globSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { status } from '@grpc/grpc-js';
@@ -18,8 +19,9 @@ import { emit } from '#platform/outbox.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { module as executionsModule } from '../executions/module.ts';
 import { module as tasksModule } from '../tasks/module.ts';
+import { typeOf } from './events.ts';
 import { module as webhooksModule } from './module.ts';
-import { backoffMs } from './subscription.ts';
+import { backoffMs, TYPES } from './subscription.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: JSON as it comes
 type Json = any;
@@ -322,5 +324,14 @@ describe('subscriptions to events', function () {
     let sends = 0;
     for (let ms = 0; ms < 24 * 3_600_000; ms += backoffMs(sends, 1)) sends += 1;
     expect(sends).to.be.within(12, 16);
+  });
+
+  it('are of the events that the contracts name, but for accounts', () => {
+    const named = globSync('proto/millrace/*/v1/*_event.proto').flatMap((file) => {
+      const [, list = ''] =
+        /CloudEvents types: ([^.]*(?:\.[a-z-]+`[^.]*)*)\./.exec(readFileSync(file, 'utf8').replaceAll('\n// ', ' ')) ?? [];
+      return [...list.matchAll(/`([a-z._-]+)`/g)].map(([, type = '']) => typeOf(type));
+    });
+    expect(named.filter((type) => !type.startsWith('user.')).sort()).to.deep.equal(Object.values(TYPES).flat().sort());
   });
 });

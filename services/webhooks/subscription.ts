@@ -13,6 +13,7 @@ export const EVERYTHING = '*';
 export const TYPES: Readonly<Record<string, readonly string[]>> = {
   'executions.read': ['execution.created', 'execution.ended'],
   'automations.read': ['automation.created', 'automation.updated', 'automation.published', 'automation.deleted'],
+  'schedules.read': ['created', 'updated', 'paused', 'resumed', 'deleted', 'ticked'].map((verb) => `schedule.${verb}`),
   'tasks.read': ['created', 'updated', 'assigned', 'started', 'completed', 'reopened', 'cancelled', 'run', 'deleted', 'commented'].map(
     (verb) => `task.${verb}`,
   ),
