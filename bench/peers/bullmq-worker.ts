@@ -15,4 +15,12 @@ async function work({ name, data }: { name: string; data: { n: number } }): Prom
   return (performance.now() - begin) / 1000;
 }
 
-new Worker('peer', work, { connection: { host: '127.0.0.1', port: Number(port), maxRetriesPerRequest: null }, concurrency: CONCURRENCY });
+const worker = new Worker('peer', work, {
+  connection: { host: '127.0.0.1', port: Number(port), maxRetriesPerRequest: null },
+  concurrency: CONCURRENCY,
+});
+// Without a listener it goes on trying, and says so thousands of times a second.
+worker.on('error', (error: Error) => {
+  console.error(error);
+  process.exit(1);
+});

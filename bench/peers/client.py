@@ -19,16 +19,15 @@ peer = importlib.import_module(sys.argv[1])
 
 def burst(count: int) -> dict[str, float]:
     if hasattr(peer, 'burst'):
-        accepted, completed = peer.burst(count)
-    else:
-        before = peer.finished()
-        start = time.perf_counter()
-        submit_all(count)
-        accepted = time.perf_counter() - start
-        while peer.finished() < before + count:
-            time.sleep(0.01)
-        completed = time.perf_counter() - start
-    return {'accepted': count / accepted, 'completed': count / completed}
+        accepted, completed, *lost = peer.burst(count)
+        return {'accepted': count / accepted, 'completed': (count - sum(lost)) / completed, 'lost': sum(lost)}
+    before = peer.finished()
+    start = time.perf_counter()
+    submit_all(count)
+    accepted = time.perf_counter() - start
+    while peer.finished() < before + count:
+        time.sleep(0.01)
+    return {'accepted': count / accepted, 'completed': count / (time.perf_counter() - start)}
 
 
 def submit_all(count: int) -> None:

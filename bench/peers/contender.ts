@@ -20,6 +20,7 @@ export interface Driver {
 export interface Burst {
   accepted: number; // a second
   completed: number; // a second, from the first submit on
+  lost?: number; // that were accepted and never ran
 }
 export interface Sequence {
   seconds: number;
@@ -32,7 +33,7 @@ export interface Amounts {
   long: number;
   lines: number;
 }
-export type Measured = Partial<Record<Measure, number>>;
+export type Measured = Partial<Record<Measure | 'lost', number>>;
 export type Measure = (typeof MEASURES)[number]['key'];
 
 // `more`: the larger the better.
@@ -60,7 +61,7 @@ export async function measure(driver: Driver, amounts: Amounts, full: number): P
   const count = amounts.burst(full);
   for (let n = 0; n < Math.min(WARM, amounts.paced); n += 1) await driver.once();
   await driver.burst(Math.ceil(count / 10)); // a process that has just started is not what is measured
-  const { accepted, completed } = await driver.burst(count);
+  const { accepted, completed, lost = 0 } = await driver.burst(count);
   const results: number[] = [];
   for (let n = 0; n < amounts.paced; n += 1) {
     const begin = performance.now();
@@ -73,6 +74,7 @@ export async function measure(driver: Driver, amounts: Amounts, full: number): P
   return {
     accepted,
     completed,
+    lost,
     p50: percentile(results, 0.5),
     p99: percentile(results, 0.99),
     short: short.seconds * (40 / amounts.short),

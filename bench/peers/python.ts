@@ -95,7 +95,7 @@ const temporal = (tuned: boolean): Peer => ({
     const server = await start({ name: 'temporal', command, args: [...args, ...(tuned ? [...faster, ...limit] : [])], env, port });
     return { server, env: { TEMPORAL_PORT: String(port) } };
   },
-  worker: (bin) => [join(bin, 'python'), join(import.meta.dirname, 'temporal_peer.py')],
+  worker: (bin) => [join(bin, 'python'), join(import.meta.dirname, 'temporal_worker.py')],
 });
 
 const prefect: Peer = {

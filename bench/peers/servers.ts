@@ -32,6 +32,7 @@ export async function start({ name, command, args, env, port }: Starting): Promi
     ...{ name, what: name, command, args, env: plain(env), startSeconds: START_SECONDS, stopSeconds: 10 },
     ready: () => (port === undefined ? Promise.resolve({}) : listens(port).then(() => ({}))),
   };
+  rmSync(join(LOGS, `${name}.log`), { force: true }); // of the last run
   const server = supervise(part, { guard: GUARD, log: join(LOGS, `${name}.log`), say: () => undefined });
   await server.start();
   return { port: port ?? 0, stop: () => server.stop() };

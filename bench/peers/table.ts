@@ -30,6 +30,8 @@ function block({ contender, rounds, skipped }: Row, ours: readonly Row[]): strin
   const reason = skipped ? `\n  ${rounds.length > 0 ? `ended after ${rounds.length} round(s)` : 'skipped'}: ${skipped}` : '';
   if (rounds.length === 0) return `${contender.name}${reason}\n${promise}`;
   const own = medians(rounds);
+  const lost = rounds.reduce((sum, one) => sum + (one.lost ?? 0), 0);
+  const losses = lost > 0 ? `\n  ${lost} accepted tasks never ran` : '';
   const cells = (text: (measure: (typeof MEASURES)[number]) => string) => MEASURES.map((one) => text(one).padStart(CELL)).join('');
   const against = ours
     .filter((one) => one.contender !== contender && one.rounds.length > 0)
@@ -37,7 +39,7 @@ function block({ contender, rounds, skipped }: Row, ours: readonly Row[]): strin
       const other = medians(one.rounds);
       return `${`  ${one.contender.name}`.padEnd(NAME)}${cells((measure) => ratio(measure, other, own))}`;
     });
-  return [`${contender.name.padEnd(NAME)}${cells(({ key }) => figure(own[key]))}`, ...against, promise + reason].join('\n');
+  return [`${contender.name.padEnd(NAME)}${cells(({ key }) => figure(own[key]))}`, ...against, promise + losses + reason].join('\n');
 }
 
 const figure = (value: number | undefined): string => {
