@@ -26,6 +26,7 @@ export interface Plan {
 // More are taken the next time: a transaction stays short, however long the scheduler was away.
 export const MOST_TICKS = 50;
 export const MOST_LOOKS = 500;
+const MOST_STEPS = 5000; // of a plan, which is made for one look at a schedule
 
 // The first tick after a time.
 export function first({ id, times, jitterMs }: Plan, after: Date): Planned | undefined {
@@ -38,7 +39,11 @@ export function due(plan: Plan, from: Planned, now: Date): Due {
   const ticks: Planned[] = [];
   let missed: Missed | undefined;
   let next: Planned | undefined = from;
-  for (let look = 0; next && next.dueTime <= now && ticks.length < MOST_TICKS && look < MOST_LOOKS; look += 1) {
+  for (
+    let look = 0;
+    next && next.dueTime <= now && ticks.length < MOST_TICKS && look < MOST_LOOKS && plan.times.cost() < MOST_STEPS;
+    look += 1
+  ) {
     const isLate = now.getTime() - next.dueTime.getTime() > plan.catchUpMs;
     if (isLate) missed = { ...next, count: (missed?.count ?? 0) + 1, from: missed?.from ?? next.tickTime };
     else ticks.push(next);

@@ -191,6 +191,17 @@ describe('the times of a spec', () => {
     );
   });
 
+  it('cost little to reckon, or are not reckoned', () => {
+    const times = timesOf(spec({ crons: ['* * * * *', '0 9 * * MON', '0 0 29 2 *'], excludeCrons: ['* 0-6 * * *'] }));
+    expect(timesIn(times, at('2026-01-01T00:00:00Z'), undefined, 1000)).to.have.length(1000);
+    expect(times.cost(), 'those that are far away are reckoned once').to.be.below(1100);
+    const dense = timesOf(spec({ crons: ['* * * * * *'], excludeCrons: ['0-59 0-58 * * * *'] }));
+    expect(() => timesIn(dense, at('2026-01-01T00:00:00Z'), undefined, 1000)).to.throw(/takes too long/);
+    expect(dense.cost()).to.be.below(15_000);
+    const never = timesOf(spec({ crons: ['* * * * *'], excludeCrons: ['* * * * *'] }));
+    expect(() => never.next(at('2026-01-01T00:00:00Z'))).to.throw(/takes too long/);
+  });
+
   it('keep within start and end, both included', () => {
     const fields = { crons: ['0 * * * *'], startTime: at('2026-01-01T10:00:00Z'), endTime: at('2026-01-01T12:00:00Z') };
     expect(utc(fields, '2026-01-01T00:00:00Z', 9)).to.deep.equal(['2026-01-01T10:00:00Z', '2026-01-01T11:00:00Z', '2026-01-01T12:00:00Z']);
@@ -228,9 +239,10 @@ describe('a spec is refused', () => {
         /^schedule\.spec\.intervals\.0\.offset must be less than every/,
       ],
       [{ crons: ['@daily'], startTime: now, endTime: at('2026-05-01') }, /^schedule\.spec\.endTime must not be before startTime/],
-      [{ crons: ['0 0 30 2 *'] }, /^schedule\.spec has no time left/],
+      [{ crons: ['@daily', '0 0 30 2 *'] }, /^schedule\.spec\.crons\.1 names a day that never comes/],
       [{ crons: ['@daily'], endTime: at('2026-05-01') }, /has no time left/],
-      [{ crons: ['0 12 * * *'], excludeCrons: ['* * * * *'] }, /has no time left/],
+      [{ crons: ['0 12 * * *'], excludeCrons: ['* * * * *'] }, /takes too long to reckon: exclude whole hours or days/],
+      [{ crons: ['* * * * * *'], excludeCrons: ['0-59 0-58 * * * *'] }, /takes too long to reckon/],
     ];
     for (const [fields, expected] of said) expect(refusal(fields), JSON.stringify(fields)).to.match(expected);
   });

@@ -6,7 +6,9 @@ import { type Fault, invalid } from '#platform/errors.ts';
 
 export interface Times {
   next(after: Date): Date | undefined; // the first time after this one
+  cost(): number; // what was reckoned so far, in steps of some 50 microseconds
 }
+type Source = (after: Date) => Date | null;
 interface Exclusion {
   cron: Cron;
   end: Cron; // matches where a stretch that is excluded as a whole may end
@@ -16,9 +18,9 @@ const FIELDS = /^(\S+\s+){4,5}\S+$/;
 const NICKNAME = /^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$/i;
 const DEFAULT_ZONE = 'UTC';
 const MIDNIGHT = '0 0 0 * * *';
-// A spec whose exclusions leave nothing over so many stretches has no time any more.
-const MAX_STRETCHES = 5000;
 const GAPS_LOOKED_AT = 100;
+const MOST_STEPS = 5000; // for one call, or one time: reckoning stops everything else in its process
+const MOST_CHECKED = 3000;
 
 export const millis = (duration: Duration | undefined): number =>
   duration ? duration.seconds * 1000 + Math.round(duration.nanos / 1e6) : 0;
@@ -26,7 +28,17 @@ export const millis = (duration: Duration | undefined): number =>
 // The times of a spec that has passed `check`.
 export function timesOf(spec: ScheduleSpec): Times {
   const timezone = zoneOf(spec);
-  const crons = spec.crons.map((text) => cronOf(text, timezone));
+  let steps = 0;
+  const sources = [
+    ...spec.crons.map((text) => {
+      const cron = cronOf(text, timezone);
+      return remembered((after) => {
+        steps += 1;
+        return cron.nextRun(after);
+      });
+    }),
+    ...spec.intervals.map((one) => (after: Date) => nextOf(one, after)),
+  ];
   const midnight = cronOf(MIDNIGHT, timezone);
   const day = new Intl.DateTimeFormat('sv-SE', { timeZone: timezone, dateStyle: 'short' });
   const dates = new Set(spec.excludeDates);
@@ -40,31 +52,50 @@ export function timesOf(spec: ScheduleSpec): Times {
     return exclusions.find(({ cron }) => cron.match(second))?.end.nextRun(second);
   }
   return {
+    cost: () => steps,
     next(after) {
+      const most = steps + MOST_STEPS;
       let from = spec.startTime && spec.startTime > after ? before(spec.startTime) : after;
-      for (let stretch = 0; stretch < MAX_STRETCHES; stretch += 1) {
-        const found = earliest([...crons.map((cron) => cron.nextRun(from)), ...spec.intervals.map((one) => nextOf(one, from))]);
+      for (;;) {
+        const found = earliest(sources.map((source) => source(from)));
         if (!found || (spec.endTime && found > spec.endTime)) return undefined;
         const until = excludedUntil(found);
         if (until === undefined) return found;
         if (until === null) return undefined;
+        steps += 1;
+        if (steps > most) throw tooCostly('spec');
         from = before(until);
       }
-      return undefined;
     },
   };
 }
 
+// What is asked for from ever later times is reckoned again only when it is passed.
+function remembered(source: Source): Source {
+  let asked = new Date(8.64e15);
+  let answered: Date | null = null;
+  return (after) => {
+    if (after < asked || (answered && answered <= after)) answered = source(after);
+    asked = after;
+    return answered;
+  };
+}
+
 // Up to `count` times of a range, both ends included.
-export function timesIn(times: Times, from: Date, to: Date | undefined, count: number): Date[] {
+export function timesIn(times: Times, from: Date, to: Date | undefined, count: number, field = 'spec', most = MOST_STEPS): Date[] {
   const found: Date[] = [];
+  const end = times.cost() + most;
   let next = times.next(before(from));
   while (next && found.length < count && !(to && next > to)) {
     found.push(next);
+    if (times.cost() > end) throw tooCostly(field);
     next = times.next(next);
   }
   return found;
 }
+
+const tooCostly = (field: string): Fault =>
+  invalid(field, 'takes too long to reckon: exclude whole hours or days, such as "* 0-6 * * *", not many single times; or ask for fewer');
 
 // Refuses a spec that cannot be used; `field` is where it stands in the request.
 export function check(spec: ScheduleSpec | undefined, field: string, now: Date, leastGapMs: number): void {
@@ -72,8 +103,8 @@ export function check(spec: ScheduleSpec | undefined, field: string, now: Date, 
     throw invalid(field, 'names no time: give crons such as "0 9 * * MON-FRI", or intervals such as {"every": "900s"}');
   const timezone = zoneOf(spec);
   if (!isZone(timezone)) throw invalid(`${field}.timeZone`, 'is no time zone: give its IANA name, such as Europe/Berlin or UTC');
-  for (const [index, text] of spec.crons.entries()) checkCron(text, `${field}.crons.${index}`);
-  for (const [index, text] of spec.excludeCrons.entries()) checkCron(text, `${field}.excludeCrons.${index}`);
+  for (const [index, text] of spec.crons.entries()) checkCron(text, `${field}.crons.${index}`, now);
+  for (const [index, text] of spec.excludeCrons.entries()) checkCron(text, `${field}.excludeCrons.${index}`, now);
   for (const [index, interval] of spec.intervals.entries()) {
     if (millis(interval.offset) >= millis(interval.every)) throw invalid(`${field}.intervals.${index}.offset`, 'must be less than every');
   }
@@ -86,7 +117,7 @@ export function check(spec: ScheduleSpec | undefined, field: string, now: Date, 
 
 function checkTimes(spec: ScheduleSpec, field: string, now: Date, leastGapMs: number): void {
   const times = timesOf(spec);
-  const [first, ...others] = timesIn(times, now, undefined, GAPS_LOOKED_AT);
+  const [first, ...others] = timesIn(times, now, undefined, GAPS_LOOKED_AT, field, MOST_CHECKED);
   if (!first) throw invalid(field, 'has no time left from now on: look at its expressions, exclusions and endTime');
   let last = first;
   for (const time of others) {
@@ -96,14 +127,16 @@ function checkTimes(spec: ScheduleSpec, field: string, now: Date, leastGapMs: nu
   }
 }
 
-function checkCron(text: string, field: string): void {
+function checkCron(text: string, field: string, now: Date): void {
   if (!FIELDS.test(text.trim()) && !NICKNAME.test(text.trim()))
     throw invalid(field, 'must have five fields (minute hour day month weekday), or six with seconds first, such as "0 30 9 * * MON-FRI"');
+  let next: Date | null;
   try {
-    cronOf(text, DEFAULT_ZONE);
+    next = cronOf(text, DEFAULT_ZONE).nextRun(now);
   } catch (error) {
     throw badCron(field, error);
   }
+  if (!next) throw invalid(field, 'names a day that never comes');
 }
 
 function badCron(field: string, error: unknown): Fault {
