@@ -2,7 +2,8 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { expect } from 'chai';
-import { EgressFault, isPublic, openEgress } from './egress.ts';
+import { ConfigFault, readSettings } from './config.ts';
+import { EgressFault, egressSettings, isPublic, openEgress } from './egress.ts';
 
 // Spellings of places that nobody may reach by an address that a user chose. {port} is where something listens.
 const HOSTS = [
@@ -232,6 +233,17 @@ describe('calls to addresses that users choose', function () {
     expect(await caught(egress.post(`${at}/silent`, {}, ''))).to.have.property('message', 'it did not answer in time');
     const stuck = openEgress({ timeoutMs: 100, lookup: () => new Promise(() => undefined) });
     expect(await caught(stuck.post('https://example.com/', {}, ''))).to.be.instanceOf(EgressFault);
+  });
+
+  it('may go to inner networks that the operator names, which must be networks', () => {
+    const read = (value: string) => readSettings(egressSettings, { MILLRACE_EGRESS_ALLOW: value }).allow;
+    expect(read('10.1.0.0/16, fd00::/8,127.0.0.1')).to.deep.equal(['10.1.0.0/16', 'fd00::/8', '127.0.0.1']);
+    for (const wrong of ['10.1.0.0/33', '10.1.0.0/x', 'localhost', '10.1.0.0/16/2', '*', 'fd00::/129'])
+      expect(() => read(wrong), wrong).to.throw(ConfigFault);
+    const egress = openEgress({ allow: ['10.1.0.0/16'] });
+    expect(egress.check('http://10.1.2.3:8080/x').port).to.equal('8080');
+    expect(() => egress.check('http://10.2.2.3:8080/x')).to.throw(EgressFault);
+    expect(() => egress.check('http://93.184.215.14/'), 'by http only there').to.throw(EgressFault);
   });
 
   it('may go to the internet', () => {

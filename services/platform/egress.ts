@@ -33,7 +33,7 @@ export class EgressFault extends Error {
 export const egressSettings = {
   allow: setting(
     'MILLRACE_EGRESS_ALLOW',
-    list,
+    list.refine((all) => all.every((one) => subnetOf(one) !== undefined), 'must be networks such as 10.1.0.0/16'),
     'inner networks that users may have called, such as 10.1.0.0/16, on any port and by plain http, too; separated by commas',
   ),
 };
@@ -174,10 +174,16 @@ async function inTime(work: Promise<readonly Address[]>, signal: AbortSignal): P
 function networks(all: readonly string[]): BlockList {
   const made = new BlockList();
   for (const network of all) {
-    const [address = '', bits] = network.split('/');
-    const family = isIP(address);
-    if (family === 0) throw new Error(`${network} is no network: write it as 10.0.0.0/8`);
-    made.addSubnet(address, Number(bits ?? (family === 6 ? 128 : 32)), family === 6 ? 'ipv6' : 'ipv4');
+    const subnet = subnetOf(network);
+    if (!subnet) throw new Error(`${network} is no network: write it as 10.0.0.0/8`);
+    made.addSubnet(subnet.address, subnet.bits, subnet.family);
   }
   return made;
+}
+
+function subnetOf(network: string): { address: string; bits: number; family: 'ipv4' | 'ipv6' } | undefined {
+  const [address = '', bits, ...rest] = network.split('/');
+  const [family, most] = isIP(address) === 6 ? (['ipv6', 128] as const) : (['ipv4', 32] as const);
+  if (isIP(address) === 0 || rest.length > 0 || (bits !== undefined && !(/^\d{1,3}$/.test(bits) && Number(bits) <= most))) return undefined;
+  return { address, bits: Number(bits ?? most), family };
 }

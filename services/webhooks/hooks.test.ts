@@ -329,6 +329,17 @@ describe('hooks', function () {
       expect(ignored).to.include({ state: State.IGNORED, query: 'env=prod&x=%C3%A9' });
     });
 
+    it('show expressions and the log no credentials', async () => {
+      const hook = await create({
+        auth: HookAuth.fromPartial({ type: HookAuth_Type.API_KEY, header: 'x-own' }),
+        input: '{"seen": headers}',
+      });
+      const { answer } = await send(world, hook.id, '{}', { 'x-own': hook.secret, cookie: 'a=b', 'x-plain': 'p' });
+      const { input } = await executions.getExecution({ id: answer.executionId });
+      expect(input?.seen).to.include({ 'x-own': '[redacted]', cookie: '[redacted]', 'x-plain': 'p', 'content-type': 'application/json' });
+      expect(JSON.stringify(await deliveries.getHookDelivery({ hookId: hook.id, id: answer.deliveryId }))).not.to.include(hook.secret);
+    });
+
     it('take forms, and parts of bodies by a pointer', async () => {
       const hook = await create({ auth: NONE, input: '/payload/0' });
       const { answer } = await send(world, hook.id, '{"payload": [{"deep": true}]}');

@@ -73,8 +73,9 @@ export function openIntake(deps: Deps): Intake {
     const keys = keysOf(hook, senderDeliveryId, signed);
     const known = await system.holderOf(db, hook.id, keys);
     if (known) return repeated(found, known, signal);
-    const routed = await route(deps.expressions, hook, request);
-    const kept = keptOf(workspace, hook, request, remoteAddress, routed, { senderDeliveryId });
+    const shown = { ...request, headers: redacted(request.headers, hook.auth?.header) }; // credentials are for the proof alone
+    const routed = await route(deps.expressions, hook, shown);
+    const kept = keptOf(workspace, hook, shown, remoteAddress, routed, { senderDeliveryId });
     const earlier = await keep(deps, kept, routed.state === 'PENDING' ? keys : []); // what starts nothing may come again
     failpoint('webhooks.kept');
     if (earlier) return repeated(found, earlier, signal);
@@ -162,7 +163,7 @@ export function keptOf(
     input: routed.state === 'PENDING' ? routed.input : undefined,
     error: routed.state === 'FAILED' ? routed.error : '',
     request,
-    headers: redacted(request.headers, hook.auth?.header),
+    headers: request.headers,
     remoteAddress: remoteAddress.slice(0, 64),
     redeliveryOf: from.redeliveryOf,
   };

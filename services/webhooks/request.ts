@@ -24,7 +24,7 @@ const MAX_DEPTH = 64;
 const MAX_HEADERS_BYTES = 16 * 1024;
 const JSON_TYPE = /^(application|text)\/([\w.+-]+\+)?json$/;
 const FORM_TYPE = 'application/x-www-form-urlencoded';
-const CREDENTIALS = /authorization|cookie|signature|secret|token|api-?key|password|credential/;
+const CREDENTIALS = /authorization|cookie|signature|hmac|secret|token|api-?key|password|credential/;
 // What the edge or gRPC adds; it says nothing of the sender.
 const INNER = /^(x-envoy-|x-request-id$|x-forwarded-|grpc-|te$|traceparent$|tracestate$|baggage$|content-length$)/;
 
@@ -33,7 +33,7 @@ export function headersOf(metadata: Readonly<Record<string, unknown>>, contentTy
   const entries = Object.entries(metadata).filter(
     ([name, value]) => typeof value === 'string' && !INNER.test(name) && !name.endsWith('-bin'),
   );
-  return { ...(Object.fromEntries(entries) as Record<string, string>), 'content-type': contentType };
+  return Object.assign({ 'content-type': '' }, Object.fromEntries(entries) as Record<string, string>, { 'content-type': contentType });
 }
 
 // Without what may be a credential, and not more than can be kept.
