@@ -147,19 +147,20 @@ class Resident:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (output, output_end), (error, error_end) = os.pipe(), os.pipe()
         process = self._begin(ours, output, error, again)
+        ours.setblocking(False)
         try:
-            ours.setblocking(False)
-            socket.send_fds(self._line, [RUN], [output_end, error_end, theirs.fileno()])
+            try:
+                socket.send_fds(self._line, [RUN], [output_end, error_end, theirs.fileno()])
+            finally:  # before the request is sent: nobody waits for a process that has ended
+                theirs.close()
+                os.close(output_end)
+                os.close(error_end)
             for packet in packets:
                 await asyncio.get_running_loop().sock_sendall(ours, packet)
         except BaseException:
             self.end('broken')
             process._close()
             raise
-        finally:
-            theirs.close()
-            os.close(output_end)
-            os.close(error_end)
         return process
 
     def _begin(self, channel: socket.socket, output: int, error: int, again: Callable[[], Awaitable[Process]] | None) -> TurnProcess:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import cache
 
 from millrace.runner.v1 import job_pb2
 
@@ -19,6 +20,8 @@ CLAIM_BYTES = 16
 _PAUSE_SECONDS = 1.0  # after a process could not be made, so that jobs are not handed to and fro without end
 _KEPT_LEAST = 64 * 1024 * 1024
 _ENDED_MOST = 1000  # jobs that have ended and are not confirmed
+_STARTS = (metrics.starts.labels('fresh'), metrics.starts.labels('reused'))
+_ended = cache(metrics.jobs.labels)
 
 
 class Refused(Exception):
@@ -129,9 +132,9 @@ class Jobs:
                 ended = job.outbox.result
                 outcome = job_pb2.Result.Outcome.Name(ended.outcome)
                 span.note('millrace.outcome', outcome)
-                metrics.jobs.labels(outcome).inc()
+                _ended(outcome).inc()
                 metrics.start_seconds.observe(job.start_seconds)
-                metrics.starts.labels('reused' if job.is_reused else 'fresh').inc()
+                _STARTS[job.is_reused].inc()
                 log.debug('a job ended', execution=job.execution_id, outcome=outcome, type=ended.error_type, lines=ended.log_count)
             except LaunchError as fault:
                 log.error('a process for a job could not be made', fault, execution=job.execution_id)
