@@ -51,6 +51,13 @@ describe('the house', () => {
     );
   });
 
+  it('lets no test forget that the address of the broker may hold a password', () => {
+    const forgetful = globSync('{services,tests,bench}/**/*.ts').filter((file) =>
+      /\bservers: [^\n]*nats/i.test(readFileSync(file, 'utf8')),
+    );
+    expect(forgetful).to.deep.equal([]);
+  });
+
   it('keeps files short enough to read in one sitting', () => {
     const long = [...code, ...python].filter((file) => readFileSync(file, 'utf8').split('\n').length - 1 > 300);
     expect(long).to.deep.equal([]);

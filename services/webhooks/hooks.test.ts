@@ -10,6 +10,7 @@ import { Hook, Hook_Preset, HookAuth, HookAuth_Type } from '#gen/millrace/webhoo
 import { HookDelivery_State as State } from '#gen/millrace/webhooks/v1/hook_delivery.ts';
 import { HookDeliveryServiceService, ListHookDeliveriesRequest } from '#gen/millrace/webhooks/v1/hook_delivery_service.ts';
 import { CreateHookRequest, HookServiceService, RotateHookSecretRequest } from '#gen/millrace/webhooks/v1/hook_service.ts';
+import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { newId, toBytes } from '#platform/id.ts';
 import { freePort } from '../../tests/runner.ts';
@@ -133,7 +134,7 @@ describe('hooks', function () {
       expect((await executions.getExecution({ id: answer.executionId })).creatorId).to.equal(colleague.user);
       const other = await create({ auth: NONE });
       const event = { type: 'user.disabled', verb: 'disabled', subject: colleague.user, workspace: '', version: 2 };
-      const connection = await connect({ servers: world.config.natsUrl });
+      const connection = await connect(brokerAddress(world.config.natsUrl));
       const told = headers();
       for (const [name, value] of Object.entries({ id: newId('event'), ...event, time: new Date().toISOString() }))
         told.set(`ce-${name}`, `${value}`);
