@@ -409,10 +409,19 @@ async def test_a_run_that_uses_more_is_ended(house, step, before) -> None:
     assert 1 <= ended.exit.cpu_seconds < 5
 
 
+# says that its run is over, and goes on
+WORKS_ON = 'os.write(3, b"R" + b"\\1" + bytes(16) + b"1"); os.write(begin_socket(), b"D")\nwhile True: pass'
+
+
 async def test_a_process_that_works_while_it_waits_is_ended(house, step) -> None:
-    """It says that its run is over, and goes on."""
-    await step('os.write(3, b"R" + b"\\1" + bytes(16) + b"1"); os.write(begin_socket(), b"D")\nwhile True: pass')
+    await step(WORKS_ON)
     await house.ended()
+
+
+async def test_a_run_that_such_a_process_was_to_get_is_run_by_another(step) -> None:
+    await step(WORKS_ON)
+    await step('t = time.process_time()\nwhile time.process_time() < t + 0.3: pass', reuse='two')  # meanwhile it works
+    assert json.loads((await step()).output) == [1, None]
 
 
 async def test_who_parks_a_process_without_a_verdict_ends_it(house, step) -> None:
