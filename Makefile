@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 LAUNCHER = node deploy/local/main.ts
 PYTHON_FILES = automation
 
-.PHONY: help demo test test-long up down logs status reset token gen lint format check bench bench-peers migrate rollback migration doctor profile \
+.PHONY: help demo test test-long up down logs status reset token gen lint format check bench bench-peers bench-history migrate rollback migration doctor profile \
   grpcurl node tools stack
 
 help: ## List the targets
@@ -59,6 +59,9 @@ bench: stack ## Measure throughput and latency (QUICK=1 takes less, REPEAT=3 kee
 
 bench-peers: stack ## Measure the product beside its peers, in one table (QUICK=1, REPEAT=3, ONLY=millrace,celery, TEMPORAL=build)
 	@node bench/peers/main.ts
+
+bench-history: stack ## Measure what 1,000,000 finished executions cost (COUNT=20000 REPEAT=1 RUN=50 shows that it runs)
+	@node bench/history.ts
 
 profile: stack ## Show where the processor time of one execution goes
 	@node bench/profile.ts
