@@ -32,9 +32,12 @@ function put(folder: string, file: string, content: string | Uint8Array): void {
   renameSync(`${path}.new`, path);
 }
 
+const MAX_COMPLAINT = 64 * 2 ** 20; // Envoy repeats all that it refuses
+
 export function validate(envoy: string, folder: string): void {
   const { status, error, stderr } = spawnSync(envoy, ['--mode', 'validate', '-c', join(folder, FOLDED), '-l', 'error'], {
     encoding: 'utf8',
+    maxBuffer: MAX_COMPLAINT,
   });
   if (error) throw new ConfigFault(`${envoy} does not run: ${error.message}`);
   if (status !== 0) throw new ConfigFault(`Envoy refuses it:\n${stderr}`);
