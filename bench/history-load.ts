@@ -7,6 +7,8 @@ const WEEKS = 8; // that the history reaches back, as if the weeks' partitions h
 const WEEK_MS = 7 * 24 * 3_600_000;
 const PARTITIONED = { executions: 'id', results: 'execution', attempts: 'execution', log_chunks: 'execution' };
 
+const WRITING_MS = 300_000;
+const CLEAN = 200; // pages that are always being changed
 const FEW = 1000; // of the small workspace, however many there are
 
 // Of every ten, one failed; of every fifty, one was cancelled. Half belong to the workspace of the template, few to a small one, the rest to a
@@ -70,9 +72,10 @@ async function copying(database: Connection, table: string, given: Record<string
 async function written(database: Connection): Promise<void> {
   const [[before]] = await database.query<RowDataPacket[]>('SELECT @@GLOBAL.innodb_max_dirty_pages_pct AS share');
   await database.query('SET GLOBAL innodb_max_dirty_pages_pct = 0');
+  const deadline = Date.now() + WRITING_MS;
   for (;;) {
     const [[status]] = await database.query<RowDataPacket[]>("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'");
-    if (Number(status?.Value) < 200) break;
+    if (Number(status?.Value) < CLEAN || Date.now() > deadline) break;
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
   await database.query('SET GLOBAL innodb_max_dirty_pages_pct = ?', [before?.share]);

@@ -35,7 +35,8 @@ interface Side {
 type Figures = Map<string, number>;
 
 async function open(hasHistory: boolean): Promise<Side> {
-  const stack = await startStack({ settings: { MILLRACE_EDGE_RATE_SCALE: '0', MILLRACE_LOG_LEVEL: 'warn' } });
+  const settings = { MILLRACE_EDGE_RATE_SCALE: '0', MILLRACE_LOG_LEVEL: 'warn', MILLRACE_IDENTITY_ACCESS_SECONDS: '3600' };
+  const stack = await startStack({ settings });
   const [first, second] = [await person(stack), await person(stack)];
   const { MILLRACE_DATABASE_URL = '', MILLRACE_DATABASE_PREFIX = '' } = stack.env;
   const database = await createConnection({ uri: new URL(`${MILLRACE_DATABASE_PREFIX}_executions`, MILLRACE_DATABASE_URL).href });
