@@ -9,6 +9,7 @@ import { fromBytes } from '#platform/id.ts';
 import { keyHash, reused } from '#platform/idempotency.ts';
 import { place } from './accept-limits.ts';
 import * as store from './accept-store.ts';
+import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
 import { DEFAULT } from './engine/lanes.ts';
 import { nextTag } from './engine/tags.ts';
@@ -52,8 +53,8 @@ interface Deps {
   revisions: Revisions;
   admit: Admit;
   laneOf(workspace: Buffer, queue: string): Promise<number>;
-  // After each commit, with the lanes where something may start now, and the keys behind which older ones shall make room.
-  accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>): void;
+  // After each commit, with the lanes where something may start now, the keys behind which older ones shall make room, and those to be cancelled.
+  accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>, replaced: Claimed['replaced']): void;
 }
 
 const MAX_QUEUE = 2000;
@@ -80,11 +81,14 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
     failpoint('accept.looked');
     settleKeys(items, keys, outcomes);
     let entries = await plan(deps, items, outcomes, automations, shut, time);
-    const isLocking = entries.some(({ asked, limit }) => asked.key || limit);
+    const isLocking = entries.some(({ asked, limit }) => asked.key || asked.draft.unique || limit);
     if (isLocking) await connection.query('BEGIN');
     if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
     failpoint('accept.keyed');
     entries = entries.filter(({ asked }) => !outcomes.has(asked));
+    const unique = await claimUnique(connection, entries);
+    for (const [asked, outcome] of unique.outcomes) outcomes.set(asked, outcome);
+    if (unique.outcomes.size > 0) entries = entries.filter(({ asked }) => !outcomes.has(asked));
     const { takes, crowded, refused } = await place(connection, entries);
     for (const [asked, fault] of refused) outcomes.set(asked, fault);
     if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
@@ -98,6 +102,7 @@ async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | 
       new Set(now.map(({ asked }) => asked.lane)),
       entries.some((entry) => entry.plan.isLater),
       crowded,
+      unique.replaced.filter(({ by }) => !refused.has(by)),
     );
     return items.map((asked) => outcomes.get(asked) as Accepted | Error);
   } catch (error) {

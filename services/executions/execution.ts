@@ -1,6 +1,14 @@
 // What an execution is: from what a caller asks for to what is kept, and from what is kept to what callers see.
 import { AutomationSpec_Isolation } from '#gen/millrace/automations/v1/spec.ts';
-import { type Attempt, Attempt_State, type Execution, Execution_State, ExecutionError } from '#gen/millrace/executions/v1/execution.ts';
+import {
+  type Attempt,
+  Attempt_State,
+  type Execution,
+  Execution_State,
+  ExecutionError,
+  type Uniqueness,
+  Uniqueness_Conflict,
+} from '#gen/millrace/executions/v1/execution.ts';
 import { invalid } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import { isFinal, MOVES, type State } from './engine/machine.ts';
@@ -27,6 +35,12 @@ export interface Draft {
   priority: number;
   scheduleTime: Date | null;
   retryOf: Buffer | null;
+  unique: Unique | null;
+}
+export interface Unique {
+  key: Buffer;
+  ttlMs: number | null; // null: until it has ended
+  onConflict: 'USE_EXISTING' | 'FAIL' | 'CANCEL_EXISTING';
 }
 
 export function draftOf(asked: Execution): Draft {
@@ -39,7 +53,16 @@ export function draftOf(asked: Execution): Draft {
     priority: asked.priority ?? DEFAULT_PRIORITY,
     scheduleTime: asked.scheduleTime ?? null,
     retryOf: null,
+    unique: uniqueOf(asked.unique),
   };
+}
+
+function uniqueOf(asked: Uniqueness | undefined): Unique | null {
+  if (!asked) return null;
+  const { FAIL, CANCEL_EXISTING } = Uniqueness_Conflict;
+  const { key, ttl, onConflict } = asked;
+  const named = onConflict === FAIL ? 'FAIL' : onConflict === CANCEL_EXISTING ? 'CANCEL_EXISTING' : 'USE_EXISTING';
+  return { key: Buffer.from(key), ttlMs: ttl ? ttl.seconds * 1000 + ttl.nanos / 1e6 : null, onConflict: named };
 }
 
 export function inputOf(input: Record<string, unknown> | undefined): Pick<Draft, 'input' | 'inputJson' | 'inputBytes'> {
@@ -61,6 +84,7 @@ export const draftAgain = (row: Row): Draft => ({
   priority: row.priority,
   scheduleTime: null,
   retryOf: row.id,
+  unique: null,
 });
 
 // When it may start. INVALID_ARGUMENT when that is further ahead than an execution is kept waiting.
@@ -134,6 +158,7 @@ export function messageOf(row: Row, waitingReason: string): Execution {
     progress: row.progress_fraction === null ? undefined : { fraction: row.progress_fraction, message: row.progress_message ?? '' },
     waitingReason: state === 'QUEUED' ? waitingReason : '',
     version: row.version,
+    unique: undefined,
   };
 }
 

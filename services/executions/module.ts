@@ -36,6 +36,7 @@ import { reconcile } from './reconcile-system.ts';
 import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
 import { openTails } from './tail.ts';
+import { cancelReplaced, tidyUnique } from './unique-system.ts';
 import { openWatch } from './watch.ts';
 
 const WRITERS = 2; // one commit in flight, and one that is being replaced
@@ -56,17 +57,20 @@ export const module: Module = {
     const tails = openTails({ pool, bus, everyMs: keepAliveMs });
     const cancel = openCancel({ db, bus, relay });
     const makeRoom = openCrowd({ pool: keepers, cancel, log });
+    const unique = { pool: keepers, cancel, log };
     const accept = openAccept({
       pool: hot(WRITERS),
       db,
       revisions: openRevisions(pool),
       admit: openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) }),
       laneOf: (workspace, queue) => laneOf(db, workspace, queue),
-      accepted(lanes, hasTimers, crowded) {
+      accepted(lanes, hasTimers, crowded, replaced) {
         relay.kick();
         hurry(bus, lanes);
         if (hasTimers) bus.notify(notices.timers);
         for (const key of crowded) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));
+        for (const one of replaced)
+          cancelReplaced(unique, one).catch((error) => log.warn({ error }, 'a replaced execution is cancelled later'));
       },
     });
     const create = openCreate({ db, reads, accept });
@@ -93,6 +97,7 @@ export const module: Module = {
     const stops = [
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
+      every(reconcileMs, () => tidyUnique(unique), log),
       every(DAY_MS, () => extendHistory(keepers, clock()), log),
     ];
     return async () => {

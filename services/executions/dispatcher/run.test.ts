@@ -76,6 +76,19 @@ describe('a dispatcher with real automation servers', function () {
     expect((await lab.ended(await lab.start(hurried))).error?.type).to.equal('ScheduleToCloseTimeout');
   });
 
+  it('ends an attempt that gives no sign of life for too long', async () => {
+    const source = 'import millrace, time\ndef main():\n    millrace.progress(0.1, "begun")\n    time.sleep(60)\n';
+    const timeouts = {
+      startToClose: undefined,
+      scheduleToStart: undefined,
+      scheduleToClose: undefined,
+      heartbeat: { seconds: 1, nanos: 0 },
+    };
+    const retryPolicy = { maxAttempts: 1, initialInterval: undefined, coefficient: 0, maxInterval: undefined, nonRetryableTypes: [] };
+    const done = await lab.ended(await lab.start(await lab.publish({ source, timeouts, retryPolicy })));
+    expect([stateOf(done), done.error?.type, done.progress?.message]).to.deep.equal(['TIMED_OUT', 'HeartbeatTimeout', 'begun']);
+  });
+
   it('stops what runs when it is cancelled, and what it prints on the way is kept', async () => {
     const source = `
 import time, sys
