@@ -22,6 +22,7 @@ import { module as tasksModule } from '../tasks/module.ts';
 import { typeOf } from './events.ts';
 import { module as webhooksModule } from './module.ts';
 import { backoffMs, TYPES } from './subscription.ts';
+import * as system from './subscription-system.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: JSON as it comes
 type Json = any;
@@ -314,6 +315,30 @@ describe('subscriptions to events', function () {
       expect(await caught(call({ id: made.id }))).to.include({ code: status.NOT_FOUND });
     await api.deleteEventSubscription({ id: made.id });
     expect(await caught(read(made))).to.include({ code: status.NOT_FOUND });
+  });
+
+  it('are sent by one process at a time, and by another when that one has died', async () => {
+    const db = world.db('webhooks');
+    const which = { workspace: person.workspace, id: newId('subscription') }; // of no subscription: the sender here does not take them
+    const one = { workspace: which.workspace, subscriptionId: which.id, type: 'task.created', subject: 'x', payload: '{}' };
+    await db.transaction((tx) =>
+      system.insert(
+        tx,
+        Array.from({ length: 10 }, () => one),
+      ),
+    );
+    const both = await Promise.all([system.claimDue(db, which, 7), system.claimDue(db, which, 7)]);
+    const rest = await system.claimDue(db, which, 10);
+    const ids = [...both, rest].flat().map(({ id }) => id);
+    expect([ids.length, new Set(ids).size]).to.deep.equal([10, 10]);
+    expect(await system.claimDue(db, which, 10), 'while they are sent').to.deep.equal([]);
+    const own = db('event_deliveries').where({ subscription: toBytes('subscription', which.id) });
+    await own.clone().update({ next_attempt_time: past() });
+    const again = await system.claimDue(db, which, 10);
+    expect(again.map(({ attempts }) => attempts)).to.deep.equal(Array.from({ length: 10 }, () => 1));
+    await own.clone().update({ state: 'DISCARDED', next_attempt_time: null });
+    await system.settle(db, again[0] as system.Due, { status: 200 });
+    expect(await own.clone().where({ state: 'DELIVERED' }), 'discarded while it was sent').to.deep.equal([]);
   });
 
   it('wait longer after each failure, thirteen times in a day', () => {
