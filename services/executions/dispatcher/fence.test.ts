@@ -4,6 +4,7 @@ import { Line } from '#gen/millrace/runner/v1/job.ts';
 import { type Db, openPool, type Pool, schemaOf } from '#platform/db.ts';
 import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
+import { pause } from '#platform/pause.ts';
 import { startWorld, until, type World } from '../../../tests/world.ts';
 import { accept, publish, schemaOnly } from '../engine/fixture.test.ts';
 import { openSpecs } from '../engine/specs.ts';
@@ -71,6 +72,7 @@ describe('the fence', function () {
     await other('running').where({ execution }).update({ claim_id: newBytes() });
     const told = intake.add({ server: mine, epoch: 5, execution, claimId, lines: [Line.fromPartial({ seq: 0, text: 'stale' })] });
     await until('it to wait for the lock', async () => {
+      await pause(150); // the table is made anew only when nobody has read it for 100 ms
       const [[{ n }]] = await db.raw("SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%running%'"); // biome-ignore format: a probe
       return n > 0;
     }); // biome-ignore format: a probe
