@@ -155,6 +155,16 @@ describe('subscriptions to events', function () {
     ).to.have.length(2);
   });
 
+  it('hear nothing of what was before them', async () => {
+    const [later, before] = [await receive(), await receive()];
+    const made = await subscribe(later.url);
+    await row(made).update({ create_time: world.db('webhooks').raw('utc_timestamp(6) + interval 1 hour') });
+    await subscribe(before.url);
+    await task();
+    await until('it to arrive elsewhere', () => before.got.length === 1);
+    expect(await listed(made)).to.deep.equal([]); // both rows would be of one commit
+  });
+
   it('are tried again with the same id until they are received', async () => {
     const receiver = await receive(503);
     const made = await subscribe(receiver.url);
