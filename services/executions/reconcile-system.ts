@@ -44,7 +44,8 @@ const HOLDERS =
 const LIMITS = `SELECT limit_key FROM limits l WHERE used <> (SELECT COUNT(*) FROM slots s WHERE s.limit_key = l.limit_key)
     OR used < max AND EXISTS (SELECT 1 FROM waiting w WHERE w.limit_key = l.limit_key)
   UNION SELECT s.limit_key FROM slots s LEFT JOIN (${HOLDERS}) h USING (limit_key, execution) WHERE h.execution IS NULL
-  UNION SELECT h.limit_key FROM (${HOLDERS}) h LEFT JOIN slots s USING (limit_key, execution) WHERE s.execution IS NULL LIMIT ${AT_ONCE}`;
+  UNION SELECT h.limit_key FROM (${HOLDERS}) h LEFT JOIN slots s USING (limit_key, execution) WHERE s.execution IS NULL
+  UNION SELECT w.limit_key FROM waiting w LEFT JOIN limits l USING (limit_key) WHERE l.limit_key IS NULL LIMIT ${AT_ONCE}`;
 
 // Each statement sees one moment, and every move is one commit: what it finds is broken, not on its way.
 export async function find(connection: PoolConnection): Promise<Breaches> {

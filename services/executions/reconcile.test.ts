@@ -95,6 +95,28 @@ describe('the reconciler', () => {
     expect(await run()).to.deep.equal({ places: [], limits: [] });
   });
 
+  it('makes a limit again that somebody waits for', async () => {
+    const [first, second] = (await accept(schema.db, [
+      { limitKey: 'gone', waits: true },
+      { limitKey: 'gone', waits: true },
+    ])) as [Buffer, Buffer];
+    expect((await run())?.limits).to.deep.equal(['gone']);
+    expect(await schema.db('ready').where({ execution: first })).to.have.length(1);
+    expect(await schema.db('waiting').where({ execution: second })).to.have.length(1);
+    expect(await schema.db('limits').where({ limit_key: 'gone' }).first()).to.include({ max: 1, used: 1, policy: 'QUEUE' });
+    expect(await run()).to.deep.equal({ places: [], limits: [] });
+  });
+
+  it('leaves alone what a person holds', async () => {
+    const [held] = (await accept(schema.db, [{ inMs: 60_000 }])) as [Buffer];
+    await schema
+      .db('timers')
+      .where({ execution: held })
+      .update({ kind: 'PAUSE', resume_time: schema.db.raw('NOW(6)') });
+    await schema.db('executions').where({ id: held }).update({ state: 'PAUSED' });
+    expect(await run()).to.deep.equal({ places: [], limits: [] });
+  });
+
   it('works in one process at a time', async () => {
     const other = await schema.pool.getConnection();
     await other.query("SELECT GET_LOCK(CONCAT(DATABASE(), ' reconcile'), 0)");

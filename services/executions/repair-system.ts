@@ -1,7 +1,7 @@
 // Repairs of what the reconciler found, each in a transaction of its own that looks again first.
 import type { PoolConnection } from '#platform/db.ts';
 import { isFinal, type State } from './engine/machine.ts';
-import { admit, lockLimits, READY, readyOf, type Waiter } from './engine/slots.ts';
+import { admit, type Limit, lockLimits, READY, readyOf, type Waiter } from './engine/slots.ts';
 import { format, insert, rows } from './engine/sql.ts';
 import { nextTag } from './engine/tags.ts';
 
@@ -52,16 +52,27 @@ async function putBack(connection: PoolConnection, execution: Buffer, { lane, pr
   ]);
 }
 
+// Those that wait behind a limit that is not there would wait for ever: it is made again as their automation has it, else for one at a time.
+async function makeLimit(connection: PoolConnection, key: string): Promise<Limit | undefined> {
+  const made = `INSERT INTO limits (limit_key, max, used, automation, policy)
+    SELECT w.limit_key, COALESCE(CAST(JSON_EXTRACT(a.concurrency, '$.max') AS SIGNED), 1), 0, e.automation,
+      COALESCE(JSON_UNQUOTE(JSON_EXTRACT(a.concurrency, '$.policy')), 'QUEUE')
+    FROM waiting w JOIN executions e ON e.id = w.execution LEFT JOIN automations a ON a.id = e.automation WHERE w.limit_key = ? LIMIT 1
+    ON DUPLICATE KEY UPDATE limit_key = VALUES(limit_key)`;
+  await connection.query(made, [key]);
+  return (await lockLimits(connection, [key])).get(key);
+}
+
 const HOLDERS = 'SELECT execution FROM ready WHERE limit_key = ? UNION SELECT execution FROM running WHERE limit_key = ?';
 
 // Slots are held by those that may start or run, and by nobody else; first waiters take what is free. Answers the lanes to ring.
 export async function mendLimit(connection: PoolConnection, key: string): Promise<number[]> {
-  const limit = (await lockLimits(connection, [key])).get(key);
+  const limit = (await lockLimits(connection, [key])).get(key) ?? (await makeLimit(connection, key));
   await rows(connection, [
     format(`DELETE FROM slots WHERE limit_key = ? AND execution NOT IN (${HOLDERS})`, [key, key, key]),
     format(`INSERT IGNORE INTO slots (limit_key, execution) SELECT ?, h.execution FROM (${HOLDERS}) h`, [key, key, key]),
   ]);
-  if (!limit) return []; // a limit that was taken away: nobody waits for it any more
+  if (!limit) return []; // a limit that was taken away, and nobody waits for it
   const count = format('SELECT COUNT(*) AS used FROM slots WHERE limit_key = ?', [key]);
   const [[{ used }]] = await rows<[[{ used: number }]]>(connection, [count]);
   const heads = format(`SELECT ${WAITING} FROM waiting WHERE limit_key = ? ORDER BY seq LIMIT ? FOR UPDATE`, [

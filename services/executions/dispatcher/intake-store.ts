@@ -2,7 +2,7 @@
 import type { Line, ProgressReport } from '#gen/millrace/runner/v1/job.ts';
 import { insertStarted } from '../engine/attempts.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
-import { lockRunning, type Running, type Start } from '../engine/finish.ts';
+import { lockRunning, type Progress, type Running, type Start } from '../engine/finish.ts';
 import { encodeLines, PLAIN } from '../engine/log-codec.ts';
 import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
 
@@ -83,11 +83,12 @@ function update({ row, start, progress, lineCount }: Stay): string[] {
   const parts = [
     ...(start ? [FROM_START] : []),
     ...(lineCount === row.line_count ? [] : [format('line_count = ?', [lineCount])]),
-    ...(progress
-      ? [format('progress_fraction = ?, progress_message = ?', [fractionOf(progress), progress.message.slice(0, MAX_MESSAGE)])]
-      : []),
+    ...(progress ? [format('progress_fraction = ?, progress_message = ?', Object.values(progressOf(progress)))] : []),
   ];
   return parts.length === 0 ? [] : [format(`UPDATE running SET ${parts.join(', ')} WHERE execution = ?`, [row.execution])];
 }
 
-const fractionOf = ({ fraction }: ProgressReport): number => (Number.isFinite(fraction) ? Math.min(Math.max(fraction, 0), 1) : 0);
+export const progressOf = ({ fraction, message }: ProgressReport): Progress => ({
+  fraction: Number.isFinite(fraction) ? Math.min(Math.max(fraction, 0), 1) : 0,
+  message: message.slice(0, MAX_MESSAGE),
+});

@@ -82,7 +82,8 @@ describe('the intake', function () {
   it('keeps start, lines, progress and result, together or one after the other', async () => {
     const [one, other] = await claimed(2);
     if (!one || !other) throw new Error('two were claimed');
-    expect(await one.tell({ started: STARTED, lines: lines(0, 2), result: ok({ logCount: 2, logSha256: 'a'.repeat(64) }) })).to.deep.equal({
+    const told = { started: STARTED, lines: lines(0, 2), progress: { fraction: 2, message: 'all' } };
+    expect(await one.tell({ ...told, result: ok({ logCount: 2, logSha256: 'a'.repeat(64) }) })).to.deep.equal({
       kind: 'KEPT',
       lines: 2,
       isOver: true,
@@ -93,6 +94,8 @@ describe('the intake', function () {
     await other.tell({ progress: { fraction: 0.5, message: 'half' } });
     expect(await running(other.execution)).to.include({ started: 1, line_count: 3, progress_fraction: 0.5, progress_message: 'half' });
     await other.tell({ lines: lines(3, 4), result: ok({ logCount: 4, logSha256: 'b'.repeat(64) }) });
+    expect(await row(one.execution)).to.include({ progress_fraction: 1, progress_message: 'all' });
+    expect(await row(other.execution)).to.include({ progress_fraction: 0.5, progress_message: 'half' });
     for (const [{ execution }, count] of [
       [one, 2],
       [other, 4],

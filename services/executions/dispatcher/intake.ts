@@ -191,7 +191,8 @@ async function leavesOf(
     if (!context) return []; // its history was dropped: the deadline takes it away
     const claimed = claimedOf(start ? { ...row, started: 1 } : row);
     const startTime = start?.time ?? row.claim_time;
-    const shared = { row, told: context.told, start };
+    const progress = report.progress && store.progressOf(report.progress);
+    const shared = { row, told: context.told, start, progress };
     if (report.result) {
       // A result implies a start, even if the server did not say so: its input was refused, for example.
       const isStarted = claimed.started;
