@@ -39,7 +39,7 @@ for (let round = 1; round <= repeat; round += 1) {
   for (const row of rows.filter(({ skipped }) => skipped === undefined)) {
     console.error(`round ${round}: ${row.contender.name} (load ${load()})`);
     await once(row).catch((error: Error) => {
-      row.skipped = error.message;
+      row.failed = error.message;
       console.error(error);
     });
   }

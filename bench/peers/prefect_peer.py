@@ -56,11 +56,18 @@ def once() -> None:
 
 
 def is_done(submitted: PrefectDistributedFuture) -> bool:
-    """Now and then its worker never starts one of the tasks."""
-    submitted.wait(timeout=PATIENCE)
-    if submitted.state.is_completed():
+    """Waits for the end. A task that has no state yet cannot be waited for, so it is asked again; some are never started."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            submitted.wait(timeout=left)
+            break
+        except RuntimeError:
+            time.sleep(0.01)
+    is_completed = submitted.state.is_completed()
+    if is_completed:
         submitted.result()
-    return submitted.state.is_completed()
+    return is_completed
 
 
 def sequence(count: int, n: int) -> list[float]:

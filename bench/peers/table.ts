@@ -5,7 +5,8 @@ import { type Contender, MEASURES, type Measured } from './contender.ts';
 export interface Row {
   contender: Contender;
   rounds: Measured[];
-  skipped?: string; // why
+  skipped?: string; // why it is not here
+  failed?: string; // why a round has no figures
 }
 
 const NAME = 30;
@@ -25,9 +26,9 @@ export function table(rows: readonly Row[], ours: readonly Row[]): string {
   return [head, ...rows.map((row) => block(row, ours))].join('\n\n');
 }
 
-function block({ contender, rounds, skipped }: Row, ours: readonly Row[]): string {
+function block({ contender, rounds, skipped, failed }: Row, ours: readonly Row[]): string {
   const promise = `  ${contender.durability}\n  ${contender.isolation}`;
-  const reason = skipped ? `\n  ${rounds.length > 0 ? `ended after ${rounds.length} round(s)` : 'skipped'}: ${skipped}` : '';
+  const reason = `${skipped ? `\n  skipped: ${skipped}` : ''}${failed ? `\n  failed${rounds.length > 0 ? ' in a round' : ''}: ${failed}` : ''}`;
   if (rounds.length === 0) return `${contender.name}${reason}\n${promise}`;
   const own = medians(rounds);
   const lost = rounds.reduce((sum, one) => sum + (one.lost ?? 0), 0);
