@@ -181,6 +181,16 @@ describe('steering executions over the wire', () => {
     expect(await left()).to.be.at.most(0);
     await endExecution(world, id, 'CANCELLED');
   });
+
+  it('never gives more time to stop than was left to run', async () => {
+    const id = await create();
+    await claim(world, id, { deadline: world.db('executions').raw('NOW(6) + INTERVAL 3 SECOND') });
+    await executions().cancelExecution({ id, reason: '' });
+    const sql = 'SELECT deadline <= NOW(6) + INTERVAL 3 SECOND AS is_kept FROM running WHERE execution = ?';
+    const [[row]] = await world.db('executions').raw(sql, [toBytes('execution', id)]);
+    expect(row.is_kept).to.equal(1);
+    await endExecution(world, id, 'CANCELLED');
+  });
 });
 
 const ALL = { states: [], automationId: '', pageSize: 0, pageToken: '' };

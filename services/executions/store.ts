@@ -23,7 +23,7 @@ const columns = (body: string): string => `e.id, e.workspace, e.automation, e.re
   e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, ${body},
   r.state AS running_state, IF(r.execution IS NULL, e.progress_fraction, r.progress_fraction) AS progress_fraction,
   IF(r.execution IS NULL, e.progress_message, r.progress_message) AS progress_message, t.kind AS timer, t.due_time,
-  IF(e.end_time IS NULL, CASE
+  IF(e.end_time IS NULL AND r.execution IS NULL AND t.execution IS NULL, CASE
     WHEN ${halted('e.workspace')} THEN 'MAINTENANCE'
     WHEN e.limit_key IS NOT NULL AND EXISTS (SELECT 1 FROM waiting w WHERE w.execution = e.id) THEN 'CONCURRENCY_LIMIT'
     WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked`;
