@@ -1,12 +1,11 @@
 """One run as the server sees it."""
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from .events import PACKET_BYTES, Decoder, Event, Exited, Output, Raised, Returned, Told
@@ -20,11 +19,12 @@ _LEFT_OPEN_SECONDS = 1.0  # how long to read from a pipe that somebody still hol
 class _Pipe:
     """A standard stream. `taken` counts the bytes read, `data` is what was read and not told yet."""
 
-    def __init__(self, stream: str, descriptor: int):
+    def __init__(self, stream: str, descriptor: int, forget: Callable[[int], None]):
         self.stream = stream
         self.descriptor: int | None = descriptor
         self.taken = 0
         self.data = b''
+        self._forget = forget
         os.set_blocking(descriptor, False)
 
     def read(self, most: int = _CHUNK_BYTES) -> None:
@@ -46,6 +46,7 @@ class _Pipe:
 
     def close(self) -> None:
         if self.descriptor is not None:
+            self._forget(self.descriptor)
             os.close(self.descriptor)
             self.descriptor = None
 
@@ -74,8 +75,11 @@ class Process:
     def __init__(self, child: Running):
         self._child = child
         self._channel: socket.socket | None = child.channel
-        self._pipes = (_Pipe('stdout', child.output), _Pipe('stderr', child.error))
+        self._pipes = (_Pipe('stdout', child.output, self._forget), _Pipe('stderr', child.error, self._forget))
         self._decoder = Decoder()
+        self._loop = asyncio.get_running_loop()
+        self._watched: set[int] = set()  # descriptors that the loop looks at
+        self._woken: asyncio.Future[None] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -164,28 +168,39 @@ class Process:
 
     async def _readable(self, timeout: float | None) -> None:
         """Until there is something to read, or the run has ended."""
-        loop = asyncio.get_running_loop()
-        woken = loop.create_future()
-        descriptors = self._open()
-
-        def wake(*_: object) -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        for descriptor in descriptors:
-            loop.add_reader(descriptor, wake)
+        self._woken = self._loop.create_future()
+        for descriptor in self._open():
+            if descriptor not in self._watched:
+                self._watched.add(descriptor)
+                self._loop.add_reader(descriptor, self._wake)
         if timeout is None:
-            self._child.exit.add_done_callback(wake)
+            self._child.exit.add_done_callback(self._wake)
+        else:
+            timer = self._loop.call_later(timeout, self._wake)
         try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken, timeout)
+            await self._woken
         finally:
-            self._child.exit.remove_done_callback(wake)
-            for descriptor in descriptors:
-                loop.remove_reader(descriptor)
+            self._woken = None
+            if timeout is None:
+                self._child.exit.remove_done_callback(self._wake)
+            else:
+                timer.cancel()
+
+    def _wake(self, *_: object) -> None:
+        if self._woken is None:
+            for descriptor in list(self._watched):  # nobody asks: the loop must not turn for what stays unread
+                self._forget(descriptor)
+        elif not self._woken.done():
+            self._woken.set_result(None)
+
+    def _forget(self, descriptor: int) -> None:
+        if descriptor in self._watched:
+            self._watched.remove(descriptor)
+            self._loop.remove_reader(descriptor)
 
     def _close_channel(self) -> None:
         if self._channel is not None:
+            self._forget(self._channel.fileno())
             self._channel.close()
             self._channel = None
 
@@ -197,6 +212,7 @@ class Process:
 
 
 def packets_of(request: dict[str, Any]) -> list[bytes]:
-    """As the script reads it: the length, then the parts."""
+    """As the script reads it: the length, a line end, and the request in parts. Most requests are one packet."""
     data = json.dumps(request).encode()
-    return [str(len(data)).encode(), *(data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES))]
+    first, *rest = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+    return [b'%d\n%b' % (len(data), first), *rest]

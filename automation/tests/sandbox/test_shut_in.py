@@ -101,6 +101,17 @@ async def _stands_still(process) -> int:
     return last
 
 
+async def test_a_flood_that_nobody_reads_does_not_wake_the_server(sandbox, run):
+    process = await sandbox.launch("while True: print('y' * 100)", '{}', Limits())
+    events = process.events()
+    await anext(events)
+    await anext(events)
+    async with asyncio.timeout(30):
+        while process._watched:
+            assert (await run('print(1)')).out == b'1\n'
+    await events.aclose()
+
+
 async def test_a_flood_leaves_the_others_alone(sandbox, run):
     process = await sandbox.launch("while True: print('y' * 100)", '{}', Limits())
 

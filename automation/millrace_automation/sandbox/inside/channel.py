@@ -19,6 +19,7 @@ HEAD = struct.Struct('<cBQQ')
 LOG, PROGRESS, RETURNED, RAISED, PARSED = b'L', b'P', b'R', b'E', b'M'
 FIRST, MORE = 1, 2
 PART_BYTES = 60_000
+_FIRST_BYTES = PART_BYTES + 64
 _OUTPUT_BYTES = 1 << 20
 
 
@@ -49,23 +50,23 @@ class Channel:
             stream.count = 0
 
     def receive_alone(self) -> dict:
-        """The request: its length, then its bytes."""
-        return self._rest(os.read(DESCRIPTOR, 64))
+        """The request: its length, a line end, its bytes."""
+        return self._rest(os.read(DESCRIPTOR, _FIRST_BYTES))
 
     def receive(self) -> tuple[dict, list[int]]:
         """The request, and the descriptors that came with it."""
         endpoint = socket.socket(fileno=DESCRIPTOR)
         try:
-            head, descriptors, _, _ = socket.recv_fds(endpoint, 64, 1)
+            head, descriptors, _, _ = socket.recv_fds(endpoint, _FIRST_BYTES, 1)
         finally:
             endpoint.detach()
         return self._rest(head), descriptors
 
-    def _rest(self, head: bytes) -> dict:
-        if not head:
+    def _rest(self, first: bytes) -> dict:
+        if not first:
             os._exit(0)  # nobody needs this child
-        data = bytearray()
-        while len(data) < int(head):
+        length, _, data = first.partition(b'\n')
+        while len(data) < int(length):
             data += os.read(DESCRIPTOR, PART_BYTES)
         return json.loads(data)
 
