@@ -41,7 +41,7 @@ function settle(entry: Limited, limit: store.LimitRow | undefined, { takes, crow
   if (becomes === 'START') takes.set(key, taken + 1);
   else if (becomes === 'WAIT') {
     entry.waits = true;
-    entry.row = { ...entry.row, blocked: 'CONCURRENCY_LIMIT' };
+    if (entry.row.blocked !== 'MAINTENANCE') entry.row = { ...entry.row, blocked: 'CONCURRENCY_LIMIT' };
     limit.queued += 1;
     if (entry.limit.policy === 'CANCEL_OLD') crowded.add(key);
   } else if (becomes === 'SKIP') {

@@ -25,9 +25,9 @@ export interface LimitRow extends RowDataPacket {
 const LARGE_BYTES = 16 * 1024; // a larger input stands in results
 const KEYS = 'SELECT key_hash, request_hash, resource FROM idempotency WHERE key_hash IN (?)';
 
-// First the queues that take nothing new, and the workspaces whose executions are stopped.
-const LOOK = `SELECT workspace, queue, '' AS reason FROM lanes WHERE workspace IN (?) AND state = 'DRAINING'
-    UNION ALL SELECT workspace, NULL, reason FROM holds WHERE workspace IN (?) AND mode = 'STOPPED';
+// First the queues that are paused or draining, and the workspaces whose executions are halted.
+const LOOK = `SELECT workspace, queue, state AS how, '' AS reason FROM lanes WHERE workspace IN (?) AND state <> 'ACTIVE'
+    UNION ALL SELECT workspace, NULL, mode, reason FROM holds WHERE workspace IN (?);
   SELECT NOW(6) AS now;
   SELECT id, workspace, published_revision, disabled, deleted, concurrency, queue FROM automations WHERE id IN (?)`;
 

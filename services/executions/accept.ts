@@ -13,7 +13,7 @@ import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
 import { DEFAULT } from './engine/lanes.ts';
 import { nextTag } from './engine/tags.ts';
-import type { Draft, Row } from './execution.ts';
+import type { Blocked, Draft, Row } from './execution.ts';
 import { type Automation, mustBeOpen, type Plan, planFor, revisionFor, type Shut } from './plan.ts';
 import type { Admit } from './quota.ts';
 import type { Revisions } from './revisions.ts';
@@ -137,25 +137,33 @@ async function plan(
   shut: readonly Shut[],
   now: Date,
 ): Promise<Entry[]> {
-  const wanted: { asked: Asked; automation: Buffer; number: number; limit: Limit | null }[] = [];
+  const wanted: { asked: Asked; automation: Buffer; number: number; limit: Limit | null; blocked: Blocked | null }[] = [];
   const entries: Entry[] = [];
   for (const asked of items) {
     if (outcomes.has(asked)) continue;
     await attempt(asked, outcomes, async () => {
       const found = automations.get(hex(asked.draft.automation));
       const number = revisionFor(asked.draft, asked.workspace, found);
-      mustBeOpen(shut, asked.workspace, found?.queue ?? DEFAULT);
+      const blocked = mustBeOpen(shut, asked.workspace, found?.queue ?? DEFAULT);
       if (found?.queue) asked.lane = await laneOf(asked.workspace, found.queue);
       const limit = limitOf(asked.draft.automationId, found?.concurrency ?? null, asked.draft.input);
-      wanted.push({ asked, automation: asked.draft.automation, number, limit });
+      wanted.push({ asked, automation: asked.draft.automation, number, limit, blocked });
     });
   }
   await revisions.load(wanted);
-  for (const { asked, automation, number, limit } of wanted) {
+  for (const { asked, automation, number, limit, blocked } of wanted) {
     await attempt(asked, outcomes, async () => {
       const made = planFor(asked.draft, number, revisions.get({ automation, number }), now);
       await admit(asked.workspace);
-      entries.push({ asked, plan: made, row: rowOf(asked, made, limit, now), tag: nextTag(), limit, waits: false, skips: false });
+      entries.push({
+        asked,
+        plan: made,
+        row: { ...rowOf(asked, made, limit, now), blocked },
+        tag: nextTag(),
+        limit,
+        waits: false,
+        skips: false,
+      });
     });
   }
   return entries;

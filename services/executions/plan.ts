@@ -3,7 +3,7 @@ import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import { type Fault, notFound, reasonsOf } from '#platform/errors.ts';
 import type { Concurrency } from './concurrency.ts';
 import { EVERYONE } from './engine/gates.ts';
-import { type Draft, startOf } from './execution.ts';
+import { type Blocked, type Draft, startOf } from './execution.ts';
 import type { Revision } from './revisions.ts';
 
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
@@ -18,10 +18,11 @@ export interface Automation {
   concurrency: Concurrency | null;
   queue: string | null; // null: the default one
 }
-// A queue that takes nothing new, or a workspace whose executions are stopped.
+// A queue that is paused or draining, or a workspace whose executions are halted.
 export interface Shut {
   workspace: Buffer;
   queue: string | null; // null: the whole workspace, or everything
+  how: 'PAUSED' | 'DRAINING' | 'MAINTENANCE' | 'STOPPED';
   reason: string;
 }
 export interface Plan {
@@ -42,14 +43,20 @@ export function revisionFor(draft: Draft, workspace: Buffer, automation: Automat
   throw faults.failedPrecondition('AUTOMATION_UNPUBLISHED', message, metadata);
 }
 
-// Throws when the queue, the workspace or the installation takes nothing new.
-export function mustBeOpen(shut: readonly Shut[], workspace: Buffer, queue: string): void {
-  for (const { workspace: whose, queue: named, reason } of shut) {
-    if (named === null && (whose.equals(workspace) || whose.equals(EVERYONE)))
+// Throws when the queue, the workspace or the installation takes nothing new; answers why nothing is started for now, if so.
+export function mustBeOpen(shut: readonly Shut[], workspace: Buffer, queue: string): Blocked | null {
+  let blocked: Blocked | null = null;
+  for (const { workspace: whose, queue: named, how, reason } of shut) {
+    if (!whose.equals(workspace) && !(named === null && whose.equals(EVERYONE))) continue;
+    if (named !== null && named !== queue) continue;
+    if (how === 'STOPPED')
       throw faults.failedPrecondition('EXECUTIONS_STOPPED', `executions are stopped${reason ? `: ${reason}` : ''}`, { reason });
-    if (named === queue && whose.equals(workspace))
+    if (how === 'DRAINING')
       throw faults.failedPrecondition('QUEUE_DRAINING', `the queue ${queue} is draining and takes nothing new`, { queue });
+    if (how === 'MAINTENANCE') blocked = 'MAINTENANCE';
+    else blocked ??= 'QUEUE_PAUSED';
   }
+  return blocked;
 }
 
 export function planFor(draft: Draft, number: number, revision: Revision | undefined, now: Date): Plan {

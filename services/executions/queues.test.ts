@@ -70,7 +70,7 @@ describe('queues and halts over the wire', () => {
   it('are paused, resumed and drained', async () => {
     const before = await create();
     expect((await queues().pauseQueue({ name: 'nightly' })).state).to.equal(QueueState.PAUSED);
-    expect(await create()).to.include({ state: State.QUEUED, waitingReason: 'NO_SERVER' });
+    expect(await create()).to.include({ state: State.QUEUED, waitingReason: 'QUEUE_PAUSED' });
     expect(await first(before.id)).to.include({ reason: Reason.QUEUE_PAUSED });
     expect((await queues().drainQueue({ name: 'nightly' })).state).to.equal(QueueState.DRAINING);
     expect(await caught(create())).to.include({ reason: 'QUEUE_DRAINING' });
@@ -120,7 +120,9 @@ describe('queues and halts over the wire', () => {
     expect(await halts.getMaintenance({})).to.deep.include({ mode: Mode.NORMAL, setterId: '' });
     const set = await halts.setMaintenance({ mode: Mode.MAINTENANCE, reason: 'the database moves' });
     expect(set).to.deep.include({ mode: Mode.MAINTENANCE, reason: 'the database moves', setterId: ada.user });
-    const waits = await clientOf(world, ada).getExecution({ id: (await create()).id });
+    const made = await create();
+    expect(made.waitingReason).to.equal('MAINTENANCE');
+    const waits = await clientOf(world, ada).getExecution({ id: made.id });
     expect(waits).to.include({ state: State.QUEUED, waitingReason: 'MAINTENANCE' });
     expect(await first(waits.id)).to.include({
       reason: Reason.MAINTENANCE,
