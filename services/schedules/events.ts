@@ -30,7 +30,7 @@ export const deleted = (schedule: Schedule, actor: Actor): Event => ({
 function event(verb: Verb, schedule: Schedule, { user, workspace }: Actor, tick?: ScheduleTick): Event {
   const data = ScheduleEvent.encode({ schedule: summaryOf(schedule), workspaceId: workspace, actorId: user, tick }).finish();
   const { id, version } = schedule;
-  return { type: `schedule_${verb}`, verb, subject: id, workspace, version, schema: 'millrace.schedules.v1.ScheduleEvent', data };
+  return { type: `schedule.${verb}`, verb, subject: id, workspace, version, schema: 'millrace.schedules.v1.ScheduleEvent', data };
 }
 
 // Executions have ended: the ticks among them are due to be settled, which `wake` begins.

@@ -378,16 +378,16 @@ describe('ScheduleService', () => {
     const tick = await run(id);
     await service.deleteSchedule({ id });
     const mine = () => published.heard.filter(({ event }) => event.schedule?.id === id);
-    await until('the deletion to be published', () => mine().find(({ type }) => type === 'schedule_deleted'));
+    await until('the deletion to be published', () => mine().find(({ type }) => type === 'schedule.deleted'));
     expect(mine().map(({ type, version }) => `${type} ${version}`)).to.have.members([
-      'schedule_created 1',
-      'schedule_updated 2',
-      'schedule_paused 3',
-      'schedule_resumed 4',
-      'schedule_ticked 4',
-      'schedule_deleted 5',
+      'schedule.created 1',
+      'schedule.updated 2',
+      'schedule.paused 3',
+      'schedule.resumed 4',
+      'schedule.ticked 4',
+      'schedule.deleted 5',
     ]);
-    const ticked = mine().find(({ type }) => type === 'schedule_ticked');
+    const ticked = mine().find(({ type }) => type === 'schedule.ticked');
     expect(ticked?.event).to.deep.include({ workspaceId: person.workspace, actorId: person.user });
     expect(ticked?.event.tick).to.include({ id: tick.id, state: TickState.STARTING });
     expect(ticked?.event.schedule?.input).to.equal(undefined);

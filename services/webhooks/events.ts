@@ -28,9 +28,6 @@ interface Part {
 
 const AREAS = ['tasks', 'automations', 'executions', 'schedules'];
 
-// Areas differ in how they part a thing and what happened to it: receivers see one way.
-export const typeOf = (type: string): string => type.replace('_', '.');
-
 // An event is looked at only where somebody has subscribed: most installations have nobody, and executions make many.
 export const consumers = ({ db, registry, interest, wake }: Deps): Consumer[] =>
   AREAS.map((area) => ({
@@ -46,11 +43,11 @@ export const consumers = ({ db, registry, interest, wake }: Deps): Consumer[] =>
       const subscribers = await system.subscribers(tx, [...new Set(parts.map(({ workspace }) => workspace))]);
       const sendings = parts.flatMap((part) =>
         subscribers
-          .filter((one) => one.workspace === part.workspace && isWanted(one, typeOf(event.type)) && one.createTime <= event.time)
+          .filter((one) => one.workspace === part.workspace && isWanted(one, event.type) && one.createTime <= event.time)
           .map(({ workspace, id }) => ({
             workspace,
             subscriptionId: id,
-            type: typeOf(event.type),
+            type: event.type,
             subject: part.subject,
             payload: JSON.stringify(cloudEvent(area, event, part)),
           })),
@@ -76,7 +73,7 @@ function partsOf(registry: Contract['registry'], event: ReceivedEvent): Part[] {
 const cloudEvent = (area: string, { type, time }: ReceivedEvent, { id, subject, workspace, data }: Part) => ({
   specversion: '1.0',
   id,
-  type: typeOf(type),
+  type,
   source: `millrace/${area}`,
   subject,
   time: time.toISOString(),
