@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 
-from millrace_automation.sandbox import Event, Exited, Limits, Log, Output, Process, Progress, Raised, Returned, Sandbox, SandboxSettings
+from millrace_automation.sandbox import (
+    Event,
+    Exited,
+    Limits,
+    Log,
+    Output,
+    Process,
+    Progress,
+    Raised,
+    Returned,
+    Reuse,
+    Sandbox,
+    SandboxSettings,
+)
 
 AUTOMATION = Path(__file__).resolve().parents[2]
 LIMITS = Limits(cpu_seconds=20)
@@ -62,6 +75,16 @@ class Outcome:
         async for event in process.events():
             self.events.append(event)
         return self
+
+
+@pytest.fixture(scope='session')
+async def keeping(environments: Path) -> AsyncIterator[Sandbox]:
+    """One that keeps processes."""
+    tier = int(os.environ.get('MILLRACE_TEST_TIER', '2'))
+    sandbox = await Sandbox.start(SandboxSettings(1, environments, slots=4, prepared=2, reuse=Reuse(8), force_tier_at_most=tier))
+    assert sandbox.tier == tier, sandbox.faults
+    yield sandbox
+    await sandbox.stop()
 
 
 @pytest.fixture(scope='session')

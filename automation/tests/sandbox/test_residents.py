@@ -3,27 +3,31 @@
 import asyncio
 import json
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millrace_automation.sandbox import Limits, Returned, Reuse, Sandbox, SandboxSettings
+from millrace_automation.sandbox.residents import Key, Residents
 
 PATIENCE = 20.0
 COUNTS = 'import time\nn = 0\ndef main(seconds=0, text=""):\n    global n\n    n += 1\n    time.sleep(seconds)\n    return n\n'
 
 
 class House:
-    def __init__(self, sandbox: Sandbox):
-        self.sandbox = sandbox
-        self.ends: list[str] = []
-        sandbox.residents.on_end = self.ends.append
+    """Processes that are kept apart from those of other tests, in the same sandbox."""
 
-    async def run(self, reuse: str = 'one', **given: Any) -> int:
+    def __init__(self, sandbox: Sandbox, residents: Residents):
+        self.sandbox = sandbox
+        self.residents = residents
+        self.ends: list[str] = []
+        residents.on_end = self.ends.append
+
+    async def run(self, owner: str = 'one', **given: Any) -> int:
         async with asyncio.timeout(PATIENCE):
-            process = await self.sandbox.launch(COUNTS, json.dumps(given), Limits(), reuse=reuse)
+            process = await self.residents.launch(Key(owner, COUNTS, 'base', Limits()), json.dumps(given), '')
             return next(json.loads(event.output_json) for event in [e async for e in process.events()] if isinstance(event, Returned))
 
     async def until(self, is_reached: Callable[[], bool]) -> None:
@@ -33,42 +37,41 @@ class House:
 
 
 @pytest.fixture
-async def build(sandbox: Sandbox) -> AsyncIterator[Callable[..., Awaitable[House]]]:
-    built: list[Sandbox] = []
+async def build(keeping: Sandbox) -> AsyncIterator[Callable[..., House]]:
+    built: list[Residents] = []
 
-    async def build(**reuse: Any) -> House:
-        settings = SandboxSettings(1, Path('/nonexistent'), slots=2, prepared=2, reuse=Reuse(**reuse), force_tier_at_most=sandbox.tier)
-        built.append(await Sandbox.start(settings))
-        return House(built[-1])
+    def build(**reuse: Any) -> House:
+        built.append(Residents(Reuse(**reuse), keeping._spawn))
+        return House(keeping, built[-1])
 
     yield build
     for one in built:
-        await one.stop()
+        one.stop()
 
 
 async def test_after_so_many_runs_a_process_has_served(build) -> None:
-    house = await build(parked=2, runs=3)
+    house = build(parked=2, runs=3)
     assert [await house.run() for _ in range(5)] == [1, 2, 3, 1, 2]
     assert house.ends == ['runs']
 
 
 async def test_an_old_process_is_not_used_again(build) -> None:
-    house = await build(parked=2, age_seconds=0)
+    house = build(parked=2, age_seconds=0)
     assert [await house.run(), await house.run()] == [1, 1]
     assert house.ends == ['age', 'age']
 
 
 async def test_idle_and_old_ones_end_by_themselves(build) -> None:
     for limit in ('idle', 'age'):
-        house = await build(parked=2, **{f'{limit}_seconds': 1.5})
+        house = build(parked=2, **{f'{limit}_seconds': 1.5})
         await house.run()
-        assert house.sandbox.residents.parked == 1
-        await house.until(lambda house=house: house.sandbox.residents.parked == 0)
+        assert house.residents.parked == 1
+        await house.until(lambda house=house: house.residents.parked == 0)
         assert house.ends == [limit]
 
 
 async def test_the_longest_idle_goes_when_there_are_too_many(build) -> None:
-    house = await build(parked=2)
+    house = build(parked=2)
     for owner in ('a', 'b', 'a', 'c'):
         await house.run(owner)
     assert house.ends == ['room']
@@ -77,55 +80,49 @@ async def test_the_longest_idle_goes_when_there_are_too_many(build) -> None:
 
 
 async def test_none_waits_while_memory_is_short(build) -> None:
-    house = await build(parked=2, reserve_mib=1 << 30)
+    house = build(parked=2, reserve_mib=1 << 30)
     await house.run('a')
     await house.run('b')
-    await house.until(lambda: house.sandbox.residents.parked == 0)
+    await house.until(lambda: house.residents.parked == 0)
     assert house.ends == ['memory', 'memory']
-
-
-async def test_none_is_kept_when_none_may_wait(build) -> None:
-    house = await build(parked=0)
-    assert [await house.run(), await house.run()] == [1, 1]
-
-
-async def test_those_that_wait_take_no_place_from_those_that_run(build) -> None:
-    house = await build(parked=4)
-    for owner in 'abcd':
-        await house.run(owner)
-    assert house.sandbox.residents.parked == 4
-    assert await asyncio.gather(*(house.run('', seconds=0.2) for _ in range(8))) == [1] * 8
-    assert await asyncio.gather(*(house.run(owner, seconds=0.1) for owner in 'abcd')) == [2] * 4
-
-
-async def test_a_parent_that_retires_does_not_wait_for_those_that_idle(build) -> None:
-    house = await build(parked=2)
-    await house.run()
-    next(iter(house.sandbox._nurseries.values())).retire()
-    await house.until(lambda: bool(house.ends))
-    assert house.ends == ['retired']
 
 
 @pytest.mark.parametrize('size', [0, 900_000])
 async def test_one_that_died_while_it_waited_is_replaced(build, size) -> None:
-    house = await build(parked=2)
+    house = build(parked=2)
     await house.run()
-    resident = next(iter(house.sandbox.residents._waiting))
+    resident = next(iter(house.residents._waiting))
     resident._child.kill()
     assert select.select([resident._line], [], [], PATIENCE)[0]  # it is dead; the server, which has no turn here, does not know yet
     assert await house.run(text='x' * size) == 1
     await house.until(lambda: bool(house.ends))
 
 
-async def test_all_end_with_their_parent_and_with_the_sandbox(build, commands) -> None:
-    house = await build(parked=2)
+async def test_those_that_wait_take_no_place_and_end_with_their_parent_and_with_the_sandbox(keeping) -> None:
+    settings = SandboxSettings(1, Path('/nonexistent'), slots=2, prepared=2, reuse=Reuse(4), force_tier_at_most=keeping.tier)
+    sandbox = await Sandbox.start(settings)
+    house = House(sandbox, sandbox.residents)
+    for owner in 'abcd':
+        await house.run(owner)
+    assert house.residents.parked == 4
+    # as many more run, beyond the slots, and those that wait are still there
+    assert await asyncio.gather(*(house.run(f'{owner}{owner}', seconds=0.2) for owner in 'abcd')) == [1] * 4
+    assert house.ends == ['room'] * 4
+
+    retired = sandbox._nurseries['base']
+    retired.retire()
+    await house.until(lambda: house.residents.parked == 0)
+    assert house.ends[4:] == ['retired'] * 4
+
+    await house.until(lambda: sandbox._nurseries['base'] is not retired)
     await house.run()
-    nursery = next(iter(house.sandbox._nurseries.values()))
-    nursery._process.kill()
-    await house.until(lambda: bool(house.ends))
+    killed = sandbox._nurseries['base']
+    killed._process.kill()
+    await house.until(lambda: len(house.ends) == 9 and sandbox._nurseries['base'] is not killed)
+
     assert await house.run() == 1
-    resident = next(iter(house.sandbox.residents._waiting))
-    await house.sandbox.stop()
+    resident = next(iter(house.residents._waiting))
+    await sandbox.stop()
     assert resident._child.exit.done()
-    assert house.ends[-1] == 'stop'
-    assert house.sandbox.residents.parked == 0
+    assert house.ends[9:] == ['stop']
+    assert house.residents.parked == 0

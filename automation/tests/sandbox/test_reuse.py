@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millrace_automation.sandbox import Limits, Parsed, Process, Raised, Returned, Reuse, Sandbox, SandboxSettings
+from millrace_automation.sandbox import Limits, Parsed, Process, Raised, Returned, Sandbox
 
 PATIENCE = 20.0
 LIMITS = Limits(cpu_seconds=20)
@@ -61,26 +59,14 @@ class House:
         return self.ends[-1]
 
 
-Settled = Callable[..., Awaitable[House]]
-
-
-@pytest.fixture(scope='session')
-async def housed(environments: Path) -> AsyncIterator[House]:
-    tier = int(os.environ.get('MILLRACE_TEST_TIER', '2'))
-    sandbox = await Sandbox.start(SandboxSettings(1, environments, slots=4, prepared=2, reuse=Reuse(8), force_tier_at_most=tier))
-    assert sandbox.tier == tier, sandbox.faults
-    yield House(sandbox)
-    await sandbox.stop()
-
-
 @pytest.fixture
-async def house(housed: House) -> House:
+async def house(keeping: Sandbox) -> House:
     """Begins without a kept process."""
-    for resident in list(housed.sandbox.residents._waiting):
+    for resident in list(keeping.residents._waiting):
         resident.end('test')
-    housed.ends.clear()
-    housed.sandbox.residents.on_end = housed.ends.append
-    return housed
+    house = House(keeping)
+    keeping.residents.on_end = house.ends.append
+    return house
 
 
 @pytest.fixture

@@ -109,16 +109,6 @@ async def test_each_job_has_its_own_time(outputs, job, stubborn) -> None:
     assert (found[2][1].outcome, found[2][1].error_type) == (job_pb2.Result.TIMED_OUT, 'StartToCloseTimeout')
 
 
-async def test_a_server_that_keeps_none_runs_each_alone_and_says_so(start_runner, dispatch, job) -> None:
-    dispatcher = await dispatch(start_runner(automation_slots=1, automation_parked=0))
-    for _ in range(2):
-        one = job(COUNTS, **SHARED)
-        await dispatcher.start(one)
-        assert (await dispatcher.result(one)).output_json == '1'
-        assert next(item.started for item in dispatcher.items(one) if item.HasField('started')).isolation == FRESH
-        await dispatcher.confirm(one, lines=1, started=True, result=True)
-
-
 async def test_a_server_that_stops_leaves_no_process(start_runner, dispatch, job) -> None:
     server = start_runner(automation_slots=1)
     dispatcher = await dispatch(server)
