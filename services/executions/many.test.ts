@@ -8,7 +8,7 @@ import {
   type WatchExecutionsResponse,
 } from '#gen/millrace/executions/v1/control_service.ts';
 import { type Execution, Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
-import { toBytes } from '#platform/id.ts';
+import { fromBytes, toBytes } from '#platform/id.ts';
 import { type Person, until } from '../../tests/world.ts';
 import { caught, claim, clientOf, draft, endExecution, publish, startExecutions } from './fixture.test.ts';
 
@@ -156,9 +156,20 @@ describe('many executions at once', () => {
       expect(one.frames.findLast(({ execution }) => execution)?.execution).to.include({ input: undefined, output: undefined });
     });
 
+    // Makes it an hour old.
+    async function age(id: string): Promise<string> {
+      const key = toBytes('execution', id);
+      const older = Buffer.from(key);
+      older.writeUIntBE(Date.now() - 3_600_000, 0, 6);
+      await world.db('executions')('executions').where({ id: key }).update({ id: older });
+      await world.db('executions')('ready').where({ execution: key }).update({ execution: older });
+      return fromBytes('execution', older);
+    }
+
     it('go on from a cursor: what ended meanwhile is told, though it is old', async () => {
       const ids = await createMany(3);
-      const old = ids.sort()[0] as string;
+      const old = await age(ids[0] as string);
+      ids[0] = old;
       const one = watch();
       await sees(one, ...ids.map((id) => `${id} QUEUED`));
       await until('a sign of life', () => one.frames.at(-1)?.keepAlive);
