@@ -66,7 +66,7 @@ bench-peers: stack ## Measure the product beside its peers, in one table (QUICK=
 bench-history: stack ## Measure what 1,000,000 finished executions cost (COUNT=20000 REPEAT=1 RUN=50 shows that it runs)
 	@node bench/history.ts
 
-profile: stack ## Show where the processor time of one execution goes
+profile: stack ## Show where the processor time of one execution goes (ISOLATION=REUSED, COUNT=)
 	@node bench/profile.ts
 
 migrate: node ## Bring the schemas of the running stack up to date
