@@ -21,8 +21,7 @@ import struct
 import time
 
 from . import cgroup, ground, landlock, surroundings
-from .pause import Pauses
-from .plan import DEFAULT_LIMITS, ChildPlan, Plan
+from .plan import DEFAULT_LIMITS, Plan
 from .script import Shared
 from .slots import Maker, Slot
 from .system import PR_SET_CHILD_SUBREAPER, prctl
@@ -47,13 +46,11 @@ class Parent:
         self._children: dict[int, Slot] = {}  # by id
         self._last_id = 0
         self._by_descriptor: dict[int, Slot] = {}
-        self._plans: dict[tuple[int, bool], ChildPlan] = {}
         self._killed: set[Slot] = set()  # whose keepers were asked to end them
         self._poll = select.poll()
         self._wanted: list[int] | None = None
         self._failures = 0
         self._has_strays = False
-        self._shared_processes = 0
 
     def serve(self) -> None:
         try:
@@ -77,20 +74,19 @@ class Parent:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         with open('/proc/self/cgroup') as own, open('/proc/self/mountinfo') as mounts:
             self._groups = cgroup.usable(cgroup.own_groups(own.read(), mounts.read()), self._plan.server, DEFAULT_LIMITS)
+        shared_processes = 0
         if self._plan.tier >= 2:
             ground.make_tree(self._plan)
         else:
             ground.make_work(self._plan.work)
-            self._shared_processes = 0 if self._plan.uids else ground.processes_of(os.getuid())
+            shared_processes = 0 if self._plan.uids else ground.processes_of(os.getuid())
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # pidfds tell of children; adopted orphans vanish
         is_apart = self._plan.tier >= 2 and bool(self._plan.uids) and 'memory' in self._groups.folders
         if is_apart:
             ground.stand_apart()
         self._needs_keepers = not is_apart
         self._wanted = [max(self._plan.prepared, 1), self._plan.kept if is_apart else 0]
-        self._maker = Maker(
-            Shared.make(self._plan, self._channel), Pauses(self._plan.most) if is_apart else None, ground.Namespaces() if is_apart else None
-        )
+        self._maker = Maker(self._plan, Shared.make(self._plan, self._channel), self._groups, shared_processes, is_apart)
         self._poll.register(self._control, select.POLLIN)
         facts = {'groups': sorted(self._groups.folders), 'version': self._groups.version, 'landlock': landlock.version()}
         self._tell({'up': facts | {'pid': int(os.readlink('/proc/self')), 'has_keepers': self._needs_keepers}})
@@ -113,27 +109,12 @@ class Parent:
     def _fork(self, number: int, pool: int) -> None:
         has_keeper = pool == 1 or self._needs_keepers
         self._groups.prepare(number, DEFAULT_LIMITS, has_keeper)
-        if (number, has_keeper) not in self._plans:
-            self._plans[number, has_keeper] = self._plan_of(number, has_keeper)
-        plan = self._plans[number, has_keeper]
         self._last_id += 1
-        slot = self._maker.start(plan, self._last_id, self._groups.usage(number).kills)
+        slot = self._maker.start(number, has_keeper, self._last_id)
         slot.pool = pool
         self._children[slot.id] = slot
         self._listen(slot.status.fileno(), slot)
         self._listen(slot.pidfd, slot)
-
-    def _plan_of(self, number: int, has_keeper: bool) -> ChildPlan:
-        return ChildPlan(
-            plan=self._plan,
-            slot=number,
-            groups=self._groups.paths(number),
-            entrances=self._groups.entrances(number),
-            has_memory_group='memory' in self._groups.folders,
-            uid=self._plan.uids[number] if self._plan.uids else None,
-            has_keeper=has_keeper,
-            shared_processes=self._shared_processes,
-        )
 
     def _listen(self, descriptor: int, slot: Slot) -> None:
         self._by_descriptor[descriptor] = slot

@@ -13,8 +13,9 @@ import time
 from dataclasses import dataclass, field
 
 from . import entry, ground, init
+from .cgroup import Cgroups
 from .pause import Pauses
-from .plan import ChildPlan
+from .plan import ChildPlan, Plan
 from .script import Shared
 from .system import (
     CLONE_NEWIPC,
@@ -126,15 +127,35 @@ def _killed(used: resource.struct_rusage | None) -> list[str]:
 
 
 class Maker:
-    """Forks children that prepare themselves. `pauses` and `namespaces` are what those without a keeper need."""
+    """Forks children that prepare themselves. `is_apart`: some of them have no keeper. `shared_processes` as in their plans."""
 
-    def __init__(self, shared: Shared, pauses: Pauses | None, namespaces: ground.Namespaces | None):
+    def __init__(self, plan: Plan, shared: Shared, groups: Cgroups, shared_processes: int, is_apart: bool):
+        self._plan = plan
         self._shared = shared
-        self._pauses = pauses
-        self._namespaces = namespaces
+        self._groups = groups
+        self._shared_processes = shared_processes
+        self._pauses = Pauses(plan.most) if is_apart else None
+        self._namespaces = ground.Namespaces() if is_apart else None
         self._own = os.open('/proc/self/ns/pid', os.O_RDONLY | os.O_CLOEXEC)
+        self._plans: dict[tuple[int, bool], ChildPlan] = {}
 
-    def start(self, plan: ChildPlan, id: int, kills_before: int) -> Slot:
+    def _plan_of(self, number: int, has_keeper: bool) -> ChildPlan:
+        return ChildPlan(
+            plan=self._plan,
+            slot=number,
+            groups=self._groups.paths(number),
+            entrances=self._groups.entrances(number),
+            has_memory_group='memory' in self._groups.folders,
+            uid=self._plan.uids[number] if self._plan.uids else None,
+            has_keeper=has_keeper,
+            shared_processes=self._shared_processes,
+        )
+
+    def start(self, number: int, has_keeper: bool, id: int) -> Slot:
+        """The slot's control groups are prepared."""
+        if (number, has_keeper) not in self._plans:
+            self._plans[number, has_keeper] = self._plan_of(number, has_keeper)
+        plan = self._plans[number, has_keeper]
         if not plan.has_namespaces:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(plan.work, 0o700)
@@ -147,7 +168,7 @@ class Maker:
         if plan.uid is not None:  # it opens them by name too, as /dev/stderr
             os.fchown(output_end, plan.uid, plan.uid)
             os.fchown(error_end, plan.uid, plan.uid)
-        slot = Slot(id, plan.slot, ours, (server_channel.detach(), output, error), kills_before, has_keeper=plan.has_keeper)
+        slot = Slot(id, number, ours, (server_channel.detach(), output, error), self._groups.usage(number).kills, has_keeper=has_keeper)
         ends = (output_end, error_end, script_channel.detach(), status.detach())
         try:
             if plan.has_keeper:
