@@ -76,6 +76,11 @@ def test_arguments(filter):
     assert filter.decide(filter.by_argument['clone3']) == ENOSYS
     assert [filter.decide(socketpair, family) for family in (1, 2, 10, 16)] == [ALLOW, EPERM, EPERM, EPERM]
     assert [filter.decide(ioctl, 0, request) for request in (0x5401, 0x5412, 0x541C)] == [ALLOW, EPERM, EPERM]
+    for name in ('prlimit64', 'sched_setaffinity', 'sched_setscheduler', 'sched_setparam', 'sched_setattr'):
+        assert [filter.decide(filter.by_argument[name], pid) for pid in (0, 1, 4711)] == [ALLOW, EPERM, EPERM]
+    # process, group or user; number
+    asked = [(0, 0), (0, 4711), (1, 0), (2, 0), (2, 4711)]
+    assert [filter.decide(filter.by_argument['setpriority'], *one) for one in asked] == [ALLOW, EPERM, EPERM, EPERM, EPERM]
 
 
 def test_another_architecture_ends_the_process(filter):

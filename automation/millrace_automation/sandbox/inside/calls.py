@@ -20,12 +20,12 @@ setgid=106,144 geteuid=107,175 getegid=108,177 setpgid=109,154 getppid=110,173 g
 setregid=114,143 getgroups=115,158 setresuid=117,147 getresuid=118,148 setresgid=119,149 getresgid=120,150 getpgid=121,155
 setfsuid=122,151 setfsgid=123,152 getsid=124,156 capget=125,90 capset=126,91 rt_sigpending=127,136 rt_sigtimedwait=128,137
 rt_sigqueueinfo=129,138 rt_sigsuspend=130,133 sigaltstack=131,132 utime=132,- mknod=133,- statfs=137,43 fstatfs=138,44
-getpriority=140,141 setpriority=141,140 sched_setparam=142,118 sched_getparam=143,121 sched_setscheduler=144,119
+getpriority=140,141 sched_getparam=143,121
 sched_getscheduler=145,120 sched_get_priority_max=146,125 sched_get_priority_min=147,126 sched_rr_get_interval=148,127 mlock=149,228
 munlock=150,229 mlockall=151,230 munlockall=152,231 prctl=157,167 arch_prctl=158,- setrlimit=160,164 sync=162,81 gettid=186,178
 readahead=187,213 setxattr=188,5 lsetxattr=189,6 fsetxattr=190,7 getxattr=191,8 lgetxattr=192,9 fgetxattr=193,10 listxattr=194,11
 llistxattr=195,12 flistxattr=196,13 removexattr=197,14 lremovexattr=198,15 fremovexattr=199,16 tkill=200,130 time=201,- futex=202,98
-sched_setaffinity=203,122 sched_getaffinity=204,123 epoll_create=213,- getdents64=217,61 set_tid_address=218,96
+sched_getaffinity=204,123 epoll_create=213,- getdents64=217,61 set_tid_address=218,96
 restart_syscall=219,128 fadvise64=221,223 timer_create=222,107 timer_settime=223,110 timer_gettime=224,108 timer_getoverrun=225,109
 timer_delete=226,111 clock_gettime=228,113 clock_getres=229,114 clock_nanosleep=230,115 exit_group=231,94 epoll_wait=232,-
 epoll_ctl=233,21 tgkill=234,131 utimes=235,- waitid=247,95 inotify_init=253,- inotify_add_watch=254,27 inotify_rm_watch=255,28
@@ -34,7 +34,7 @@ linkat=265,37 symlinkat=266,36 readlinkat=267,78 fchmodat=268,53 faccessat=269,4
 get_robust_list=274,100 splice=275,76 tee=276,77 sync_file_range=277,84 utimensat=280,88 epoll_pwait=281,22 signalfd=282,-
 timerfd_create=283,85 eventfd=284,- fallocate=285,47 timerfd_settime=286,86 timerfd_gettime=287,87 signalfd4=289,74 eventfd2=290,19
 epoll_create1=291,20 dup3=292,24 pipe2=293,59 inotify_init1=294,26 preadv=295,69 pwritev=296,70 rt_tgsigqueueinfo=297,240
-recvmmsg=299,243 sendmmsg=307,269 prlimit64=302,261 syncfs=306,267 getcpu=309,168 sched_setattr=314,274 sched_getattr=315,275
+recvmmsg=299,243 sendmmsg=307,269 syncfs=306,267 getcpu=309,168 sched_getattr=315,275
 renameat2=316,276 getrandom=318,278 execveat=322,281 membarrier=324,283 mlock2=325,284 copy_file_range=326,285 preadv2=327,286
 pwritev2=328,287 pkey_mprotect=329,288 pkey_alloc=330,289 pkey_free=331,290 statx=332,291 rseq=334,293 pidfd_send_signal=424,424
 pidfd_open=434,434 close_range=436,436 openat2=437,437 faccessat2=439,439 epoll_pwait2=441,441 landlock_create_ruleset=444,444
@@ -61,6 +61,7 @@ mq_unlink=241,181 io_setup=206,0 vmsplice=278,75 migrate_pages=256,238 move_page
 # decided by their arguments
 _BY_ARGUMENT = """
 clone=56,220 clone3=435,435 socketpair=53,199 ioctl=16,29
+prlimit64=302,261 setpriority=141,140 sched_setaffinity=203,122 sched_setscheduler=144,119 sched_setparam=142,118 sched_setattr=314,274
 """
 
 

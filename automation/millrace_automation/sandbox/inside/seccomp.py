@@ -17,6 +17,7 @@ _X32 = 0x40000000
 _NAMESPACES = 0x7E020000  # every CLONE_NEW* flag but the time namespace, whose bit clone does not take
 _AF_UNIX, _TIOCSTI, _TIOCLINUX = 1, 0x5412, 0x541C
 _MODE_FILTER = 2
+_OF_A_PROCESS = ('prlimit64', 'sched_setaffinity', 'sched_setscheduler', 'sched_setparam', 'sched_setattr')  # by their first argument
 
 Instruction = tuple[int, int, int, int]
 
@@ -50,6 +51,9 @@ def _answers() -> list[tuple[int, list[Instruction]]]:
         by['clone']: [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), refuse, _return(_ALLOW)],
         by['socketpair']: [_argument(0), (_EQUAL, 1, 0, _AF_UNIX), refuse, _return(_ALLOW)],  # asyncio needs it
         by['ioctl']: [_argument(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), refuse, _return(_ALLOW)],
+        # Only about itself: where the server has the same user, it is in reach.
+        **{by[name]: [_argument(0), (_EQUAL, 1, 0, 0), refuse, _return(_ALLOW)] for name in _OF_A_PROCESS},
+        by['setpriority']: [_argument(0), (_EQUAL, 0, 2, 0), _argument(1), (_EQUAL, 1, 0, 0), refuse, _return(_ALLOW)],
         by['clone3']: unknown,  # its flags are out of the filter's sight, and libraries use clone instead
     }
     answers: list[tuple[int, list[Instruction]]] = []
