@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 AUTOMATION = HERE.parents[1]
 NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
-TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_reuse.py']
+TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_reuse.py', 'test_escape.py']
 
 
 def usable_python() -> str | None:
