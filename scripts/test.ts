@@ -48,7 +48,7 @@ const parts: readonly Part[] = [
   {
     name: 'chaos',
     what: isLong ? 'mocha: kills, long' : 'mocha: kills, short',
-    budget: isLong ? 3600 : 180,
+    budget: isLong ? 14_400 : 270,
     run: (env, seconds) =>
       mocha({ name: 'chaos', include: ['tests/chaos/**/*.test.ts'], env, seconds, timeout: isLong ? 1_800_000 : 120_000 }),
   },

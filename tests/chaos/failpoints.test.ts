@@ -68,7 +68,7 @@ const KINDS: Record<string, Kind> = {
 
 describe('a process that is killed between accepting and finishing', function () {
   const times = longer('kills at each failpoint', 4, 200);
-  this.timeout(isLong ? 4 * 3600_000 : 400_000);
+  this.timeout(isLong ? 4 * 3600_000 : 900_000);
   let world: World;
   let person: Person;
   let events: NatsConnection;
