@@ -12,7 +12,12 @@ import pytest
 HERE = Path(__file__).parent
 AUTOMATION = HERE.parents[1]
 NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
-TESTS = ['test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_reuse.py', 'test_escape.py']
+TESTS = [
+    *('test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_escape.py'),
+    'test_reuse.py::test_what_a_run_changes_is_put_back',
+    'test_reuse.py::test_what_cannot_be_undone_ends_the_process',
+    'test_reuse.py::test_a_run_that_is_killed_ends_with_its_process',
+]
 
 
 def usable_python() -> str | None:
@@ -49,7 +54,7 @@ def test_as_an_ordinary_user(tier, environments):
         cwd='/',
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
