@@ -76,6 +76,7 @@ describe('a process that is killed between accepting and finishing', function ()
   const peers: Peer[] = [];
   const automations: Record<string, string> = {};
   const processes = new Set<ChildProcess>();
+  const outputs: (() => string)[] = [];
   let isOver = false; // nothing more is to be begun
   const live = new Set<ReturnType<typeof dial>>();
   const clients = new Map<string, ReturnType<typeof dial>>();
@@ -138,6 +139,7 @@ describe('a process that is killed between accepting and finishing', function ()
     const parts: string[] = [];
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data) => parts.push(String(data)));
     processes.add(child);
+    outputs.push(() => parts.join(''));
     child.once('exit', () => processes.delete(child));
     return { child, output: () => parts.join('') };
   }
@@ -273,6 +275,9 @@ describe('a process that is killed between accepting and finishing', function ()
         `accepted, and not told as ${type}`,
       ).to.deep.equal([]);
     }
+    // What the reconciler had to put right was wrong before, though nobody sees it any more.
+    const repairs = [world.logged(), ...outputs.map((read) => read())].flatMap((text) => text.match(/.*put right.*/g) ?? []);
+    expect(repairs).to.deep.equal([]);
     const count = (state: string) => new Set(history.flatMap((one) => (one.what === 'seen' && one.state === state ? one.id : []))).size;
     const states = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'].map((state) => `${count(state)} ${state}`);
     console.log(`      ${times * places.length} kills; of ${accepted.length} executions ended ${states.join(', ')}`);
