@@ -27,6 +27,8 @@ const MOST = 32; // tickets in one claim
 const EXPIRES_MS = 5000;
 const HELD_MS = 100; // how long a ticket waits here for a credit before others may have it
 const ACK_MS = 1000;
+const AFTER_MS = 5; // a ticket mostly finds nothing just after its notice: what was started goes first
+const PATIENCE_MS = 20;
 const GATHER_MS = 25;
 const PACE_MS = 50;
 const BUSY = 2; // credits that came in that time
@@ -42,6 +44,7 @@ export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
   let wake: () => void = () => undefined;
   const noticed = new Set<number>(); // lanes with work that came just now
   const pace = openPace(PACE_MS); // of credits
+  let noticeTime = Number.NEGATIVE_INFINITY; // of the last claim without a ticket
   let last = 0; // credits when last counted
   let slots = 0; // when the last claim took every credit: those that come now come one by one
 
@@ -129,15 +132,21 @@ export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
       const woken = sleeper();
       wake = woken.wake;
       try {
-        if (tickets.length > 0 && credits() > 0) {
-          await gather();
-          await turn(connection);
-          continue;
-        }
         const lanes = [...noticed];
         noticed.clear();
         if (lanes.length > 0 && slots === 0 && credits() > 0) {
           await take(lanes);
+          noticeTime = performance.now();
+          continue;
+        }
+        if (tickets.length > 0 && credits() > 0) {
+          const early = slots === 0 ? noticeTime + AFTER_MS - performance.now() : 0;
+          if (early > 0 && performance.now() - (tickets[0]?.since ?? 0) < PATIENCE_MS) {
+            await woken.sleep(early);
+            continue;
+          }
+          await gather();
+          await turn(connection);
           continue;
         }
         giveBack(false);
