@@ -12,6 +12,7 @@ another run; else all of them have one, and there is one pool.
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import select
@@ -29,6 +30,7 @@ from .watch import children_of
 
 _KILL_SECONDS = 2.0  # how long init may take to end its sandbox before it is ended itself
 _FAILURES = 3  # in a row, before it gives up
+_REST_SECONDS = 0.01  # a fork would take the processor from what was launched just now
 
 
 def main(descriptor: int, plan: Plan) -> None:
@@ -45,6 +47,7 @@ class Parent:
         self._free = list(range(plan.most))[::-1]
         self._children: dict[int, Slot] = {}  # by id
         self._last_id = 0
+        self._launch_time = 0.0
         self._by_descriptor: dict[int, Slot] = {}
         self._killed: set[Slot] = set()  # whose keepers were asked to end them
         self._poll = select.poll()
@@ -97,7 +100,7 @@ class Parent:
 
     def _prepare(self) -> None:
         """One: whoever asks for something meanwhile is not to wait for all of them."""
-        if self._is_short:
+        if self._is_short and self._rest() <= 0:
             pool = 1 if self._wanted[1] else 0
             self._wanted[pool] -= 1
             self._fork(self._free.pop(), pool)
@@ -105,6 +108,12 @@ class Parent:
     @property
     def _is_short(self) -> bool:
         return self._wanted is not None and bool(self._free) and any(self._wanted)
+
+    def _rest(self) -> float:
+        """Seconds until the next child is made: as long as enough of them wait, what was launched goes first."""
+        if self._wanted[1] or self._wanted[0] * 2 > self._plan.prepared:
+            return 0
+        return self._launch_time + _REST_SECONDS - time.monotonic()
 
     def _fork(self, number: int, pool: int) -> None:
         has_keeper = pool == 1 or self._needs_keepers
@@ -187,8 +196,10 @@ class Parent:
     # messages
 
     def _wait(self) -> None:
-        is_urgent = self._has_strays or self._killed
-        for descriptor, _ in self._poll.poll(0 if self._is_short else 50 if is_urgent else None):
+        waits = [50] if self._has_strays or self._killed else []
+        if self._is_short:
+            waits.append(max(0, math.ceil(self._rest() * 1000)))
+        for descriptor, _ in self._poll.poll(min(waits, default=None)):
             if descriptor == self._control.fileno():
                 self._obey()
             elif slot := self._by_descriptor.get(descriptor):
@@ -215,6 +226,7 @@ class Parent:
             return
         if verb == 'launch':
             slot.is_launched = True
+            self._launch_time = time.monotonic()
             if order['limits'] != DEFAULT_LIMITS:
                 self._limit(slot, order['limits'])
                 self._tell({'armed': slot.id})
