@@ -27,7 +27,7 @@ const parts: readonly Part[] = [
       mocha({
         name: 'services',
         include: [...CODE.map((folder) => `${folder}/**/*.test.ts`), 'tests/*.test.ts'],
-        runners: 2,
+        runners: 3,
         env: { ...env, NODE_V8_COVERAGE: COVERAGE },
         seconds,
         timeout: isLong ? 20_000 * LONG : 20_000,
