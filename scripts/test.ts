@@ -36,7 +36,7 @@ const parts: readonly Part[] = [
   {
     name: 'automation',
     what: 'pytest: the automation server',
-    budget: 150,
+    budget: 240,
     run: (env, seconds) => pytest({ name: 'automation', folder: 'automation', env, seconds }),
   },
   {
@@ -48,7 +48,7 @@ const parts: readonly Part[] = [
   {
     name: 'chaos',
     what: isLong ? 'mocha: kills, long' : 'mocha: kills, short',
-    budget: isLong ? 14_400 : 270,
+    budget: isLong ? 14_400 : 360,
     run: (env, seconds) =>
       mocha({ name: 'chaos', include: ['tests/chaos/**/*.test.ts'], env, seconds, timeout: isLong ? 1_800_000 : 120_000 }),
   },

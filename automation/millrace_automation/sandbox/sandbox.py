@@ -83,7 +83,8 @@ class Sandbox:
         empty means never. Raises SandboxUnavailable, and ValueError for an environment that does not exist.
         """
         if self.tier < max(self.settings.min_tier, 1):
-            raise SandboxUnavailable(f'the sandbox has tier {self.tier}, {max(self.settings.min_tier, 1)} is the lowest allowed')
+            lowest = max(self.settings.min_tier, 1)
+            raise SandboxUnavailable('; '.join([f'the sandbox has tier {self.tier}, {lowest} is the lowest allowed', *self.faults]))
         if environment != _DEFAULT and not self._libraries(environment):
             raise ValueError(f'there is no environment {environment!r}')
         if reuse and mode == 'run' and self.residents.is_on:

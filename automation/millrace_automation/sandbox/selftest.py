@@ -104,8 +104,9 @@ class _Prober:
         return [(_LIMIT_PROBES['memory'], end.oom or (isinstance(verdict, Returned) and json.loads(verdict.output_json)['lost'] > 0))]
 
     async def processes(self) -> list[tuple[str, bool]]:
-        verdict, end = await self._run('processes', {'most': 200}, Limits(processes=32))
-        return [(_LIMIT_PROBES['pids'], end.signal == 9 or (isinstance(verdict, Returned) and int(verdict.output_json) <= 32))]
+        limit = 32
+        verdict, end = await self._run('processes', {'most': 200, 'limit': limit}, Limits(processes=limit))
+        return [(_LIMIT_PROBES['pids'], end.signal == 9 or (isinstance(verdict, Returned) and int(verdict.output_json) <= limit))]
 
     async def files(self) -> list[tuple[str, bool]]:
         verdict, _ = await self._run('files', {'most': 2000}, Limits())

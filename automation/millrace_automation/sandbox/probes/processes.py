@@ -1,10 +1,13 @@
-"""Forks until it is refused. Returns how many processes there were."""
+"""Forks until it is refused. Returns how many processes there were. Where they are counted from outside, that takes its time."""
 
 import os
 import signal
+import time
+
+_SECONDS = 10
 
 
-def main(most: int) -> int:
+def main(most: int, limit: int) -> int:
     children = []
     try:
         for _ in range(most):
@@ -14,4 +17,6 @@ def main(most: int) -> int:
             children.append(pid)
     except OSError:
         pass
+    if len(children) >= limit:
+        time.sleep(_SECONDS)
     return len(children) + 1
