@@ -42,7 +42,7 @@ export const AUTOMATION: readonly Row[] = [
   ['MILLRACE_AUTOMATION_ADDRESS', '127.0.0.1:0', 'where it answers gRPC, host:port; port 0 means a free one'],
   ['MILLRACE_AUTOMATION_ADMIN_ADDRESS', '127.0.0.1:0', 'where it answers /livez, /readyz and /metrics'],
   ['MILLRACE_AUTOMATION_ENDPOINT', 'the address', 'where dispatchers reach it, host:port'],
-  ['MILLRACE_AUTOMATION_SLOTS', '8', 'how many executions it runs at once'],
+  ['MILLRACE_AUTOMATION_SLOTS', '16', 'how many executions it runs at once'],
   ['MILLRACE_AUTOMATION_PREPARED', 'the slots, at most 8', 'how many sandboxed processes wait ahead of demand'],
   ['MILLRACE_AUTOMATION_PARKED', 'the slots', 'how many processes that ran a script are kept for its next run'],
   ['MILLRACE_AUTOMATION_REUSE_RUNS', '1000', 'after how many runs a kept process is replaced'],

@@ -52,7 +52,7 @@ class Settings:
 def read_settings(environment: Mapping[str, str]) -> Settings:
     read = _Reader(environment)
     address = read.address('MILLRACE_AUTOMATION_ADDRESS')
-    slots = read.number('MILLRACE_AUTOMATION_SLOTS', 8, 1, 4096)
+    slots = read.number('MILLRACE_AUTOMATION_SLOTS', 16, 1, 4096)
     executions_url = read.text('MILLRACE_EXECUTIONS_URL')
     endpoint = read.text('MILLRACE_AUTOMATION_ENDPOINT')
     if executions_url and not endpoint and address.rpartition(':')[0] in ('0.0.0.0', '[::]', ''):
