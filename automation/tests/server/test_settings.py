@@ -24,9 +24,9 @@ def least(tmp_path: Path) -> dict[str, str]:
 def test_defaults(least) -> None:
     settings = read_settings(least)
     assert (settings.address, settings.admin_address) == ('127.0.0.1:0', '127.0.0.1:0')
-    assert (settings.slots, settings.prepared, settings.minimum_tier) == (8, 8, 1)
+    assert (settings.slots, settings.prepared, settings.minimum_tier) == (16, 8, 1)
     assert (settings.orphan_seconds, settings.drain_seconds) == (60, 30)
-    assert settings.reuse == Reuse(parked=8, runs=1000, age_seconds=600, idle_seconds=60, reserve_mib=256)
+    assert settings.reuse == Reuse(parked=16, runs=1000, age_seconds=600, idle_seconds=60, reserve_mib=256)
     assert read_settings({**least, 'MILLRACE_AUTOMATION_SLOTS': '100'}).reuse.parked == 64
     assert (settings.executions_url, settings.service_key, settings.telemetry) == ('', None, False)
 
