@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from . import execution, rlimits, script, tree
 from .channel import Channel
-from .plan import DEFAULT_LIMITS, INSIDE_ID, NICE, ChildPlan
+from .plan import DEFAULT_LIMITS, INSIDE_ID, NICE, PARENT_NICE, ChildPlan
 from .system import (
     CLONE_NEWCGROUP,
     CLONE_NEWNS,
@@ -55,7 +55,7 @@ def run(
 
 def _enter(plan: ChildPlan) -> None:
     os.umask(0o077)
-    os.nice(NICE)
+    os.nice(NICE - PARENT_NICE)
     own = os.open('/proc/self', os.O_PATH | os.O_CLOEXEC)  # the machine's: the sandbox's may have been refused
     tree.enter(DEFAULT_LIMITS['disk_mib'], plan.uid)
     _become(plan.uid, own)

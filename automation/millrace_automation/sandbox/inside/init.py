@@ -21,7 +21,7 @@ import traceback
 from typing import NoReturn
 
 from . import execution, landlock, script, tree
-from .plan import DEFAULT_LIMITS, HOST, INSIDE_ID, NICE, ChildPlan
+from .plan import DEFAULT_LIMITS, HOST, INSIDE_ID, NICE, PARENT_NICE, ChildPlan
 from .residence import KEEP, Residence
 from .system import (
     CLONE_NEWCGROUP,
@@ -70,7 +70,7 @@ def _prepare(plan: ChildPlan, status: socket.socket) -> bool:
         write_file(f'{group}/cgroup.procs', '0')
     _become(plan)
     os.umask(0o077)
-    os.nice(NICE)
+    os.nice(NICE - PARENT_NICE)
     if plan.has_namespaces:
         tree.bind()
         tree.enter(DEFAULT_LIMITS['disk_mib'], INSIDE_ID)

@@ -22,7 +22,7 @@ import struct
 import time
 
 from . import cgroup, ground, landlock, surroundings
-from .plan import DEFAULT_LIMITS, Plan
+from .plan import DEFAULT_LIMITS, PARENT_NICE, Plan
 from .script import Shared
 from .slots import Maker, Slot
 from .system import PR_SET_CHILD_SUBREAPER, prctl
@@ -73,6 +73,7 @@ class Parent:
 
     def _set_up(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        os.nice(PARENT_NICE)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         with open('/proc/self/cgroup') as own, open('/proc/self/mountinfo') as mounts:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 INSIDE_ID = 1000  # the only user of a sandbox, as it sees itself
 HOST = 'sandbox'
 NICE = 10  # a script never delays the server, nor what hands out work and tells of it
+PARENT_NICE = 5  # neither does making the next sandbox
 DEFAULT_LIMITS = {'memory_mib': 512, 'processes': 64, 'cpu_seconds': 60, 'disk_mib': 64}
 
 
