@@ -42,10 +42,10 @@ export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Om
     const pulse = openPulse(bus, [notices.changed(fromBytes('execution', id))]);
     try {
       let found = await create(draftOf(execution), call, id);
-      while (isOpen(found) && performance.now() < until && !call.signal.aborted) {
-        const seen = pulse.count();
+      for (let seen = 0; isOpen(found) && performance.now() < until && !call.signal.aborted; ) {
+        await pulse.wait(seen, call.signal, Math.min(lookMs, until - performance.now()));
+        seen = pulse.count();
         found = await reads.get(call.caller.workspace, found.id);
-        if (isOpen(found)) await pulse.wait(seen, call.signal, Math.min(lookMs, until - performance.now()));
       }
       return found;
     } finally {
