@@ -44,6 +44,7 @@ const STABLE_MS = 60_000;
 const PROBE_MS = 3000;
 const PROBE_EVERY_MS = 40;
 const SAY_EVERY_MS = 5000;
+const UNREADY_STOP_SECONDS = 10; // a database that has just begun to start loses the signal, and has nothing yet to put in order
 const LAST_LINES = 15;
 
 export function supervise(part: Part, { guard, log, say }: Options): Supervised {
@@ -178,13 +179,14 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     stopping.abort();
     const one = child;
     if (one) {
+      const seconds = state === 'ready' ? part.stopSeconds : Math.min(part.stopSeconds, UNREADY_STOP_SECONDS);
       become('stopping');
       one.kill('SIGTERM');
       one.kill('SIGCONT'); // one that a test has paused could not end
       const timer = setTimeout(() => {
-        say(`${part.name} did not stop within ${part.stopSeconds} s: killed`);
+        say(`${part.name} did not stop within ${seconds} s: killed`);
         one.kill('SIGKILL');
-      }, part.stopSeconds * 1000);
+      }, seconds * 1000);
       await ended;
       clearTimeout(timer);
     }
