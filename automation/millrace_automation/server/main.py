@@ -178,6 +178,7 @@ class _Server:
             log.warn('jobs are stopped: the time to drain is over', running=len(jobs.running))
             jobs.stop_all(Stop.DRAIN)
             await jobs.until(lambda: not jobs.running)
+        await self._registration.said()
         try:
             await asyncio.wait_for(jobs.until(lambda: not jobs.held), _CONFIRM_SECONDS)
         except TimeoutError:

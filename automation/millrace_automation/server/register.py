@@ -1,6 +1,7 @@
 """Announces the server to the executions area, again and again, for as long as it lives."""
 
 import asyncio
+import contextlib
 import random
 import time
 
@@ -12,6 +13,7 @@ from .auth import Signer
 
 PROTOCOL = 1
 _DEADLINE_SECONDS = 5.0
+_SAY_SECONDS = 1.0
 _FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS = 0.25, 10.0
 _LEAST_SECONDS, _DEFAULT_SECONDS = 0.1, 10.0
 
@@ -27,11 +29,18 @@ class Registration:
         self._signer = signer
         self._announcement = announcement
         self._hurry = asyncio.Event()
+        self._has_said = asyncio.Event()
 
     def drain(self) -> None:
         """Says at once that nothing new is taken."""
         self._announcement.draining = True
         self._hurry.set()
+
+    async def said(self) -> None:
+        """Returns when it is known that this server drains, or soon after when nobody can be told."""
+        if self._url:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_said.wait(), _SAY_SECONDS)
 
     async def run(self) -> None:
         if not self._url:
@@ -52,8 +61,11 @@ class Registration:
                 await self._pause(delay)
 
     async def _register(self, stub: server_service_pb2_grpc.ServerServiceStub) -> float:
+        is_draining = self._announcement.draining
         metadata = (('authorization', f'Bearer {self._signer.token("executions")}'),)
         answer = await stub.RegisterServer(self._announcement, timeout=_DEADLINE_SECONDS, metadata=metadata)
+        if is_draining:
+            self._has_said.set()
         if self.state != 'registered':
             log.info('registered', executions=self._url, server=self._announcement.server_id)
         self.state, self.fault, self.last_time = 'registered', '', time.time()
