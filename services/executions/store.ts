@@ -92,7 +92,9 @@ function byState(pool: Pool, workspace: Buffer, lanes: readonly number[], filter
     add(`${standing('ready')} AND h.lane IN (?)`, [workspace, inLanes]);
     add(`${standing('waiting')} AND h.lane IN (?)`, [workspace, inLanes]);
   }
-  for (const state of has(...FINAL)) add('FROM executions e WHERE e.state = ? AND e.workspace = ?', [state, workspace]);
+  // Left to itself the server reads a page of a long history from the newest execution on, instead of from where the page begins.
+  for (const state of has(...FINAL))
+    add('FROM executions e FORCE INDEX (by_state) WHERE e.state = ? AND e.workspace = ?', [state, workspace]);
   return `${parts.join(' UNION ')} ORDER BY id DESC LIMIT ${filter.limit}`;
 }
 
