@@ -33,6 +33,7 @@ import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
 import { openReads } from './reads.ts';
 import { reconcile } from './reconcile-system.ts';
+import { dropHistory } from './retention-system.ts';
 import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
 import { openTails } from './tail.ts';
@@ -42,14 +43,14 @@ import { openWatch } from './watch.ts';
 const WRITERS = 2; // one commit in flight, and one that is being replaced
 const READERS = 8;
 const KEEPERS = 2;
-const DAY_MS = 24 * 3_600_000;
+const HISTORY_MS = 6 * 3_600_000;
 
 export const module: Module = {
   name: 'executions',
   migrations: new URL('./migrations/', import.meta.url),
 
   async start({ db, bus, relay, log, clock, hot, serve, settings: read }) {
-    const { maxWaiting, keepAliveMs, lookMs, reconcileMs } = read(settings);
+    const { maxWaiting, keepAliveMs, lookMs, reconcileMs, retentionWeeks } = read(settings);
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
     const fleet = openFleet(() => fleetOf(pool));
@@ -94,11 +95,15 @@ export const module: Module = {
     serve(MaintenanceServiceService, maintenance.handlers({ db }));
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
+    const keepHistory = async () => {
+      await extendHistory(keepers, clock());
+      await dropHistory({ pool: keepers, weeks: retentionWeeks, now: clock(), log });
+    };
     const stops = [
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),
-      every(DAY_MS, () => extendHistory(keepers, clock()), log),
+      every(HISTORY_MS, keepHistory, log),
     ];
     return async () => {
       await Promise.all(stops.map((stop) => stop()));

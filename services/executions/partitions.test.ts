@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { addWeeks, byWeek } from './partitions.ts';
+import { addWeeks, byWeek, dropWeeks, weeksBefore } from './partitions.ts';
 
 describe('partitions by week', () => {
   const monday = new Date('2026-03-02T00:00:00Z');
@@ -21,5 +21,15 @@ describe('partitions by week', () => {
     const sql = addWeeks('executions', names, new Date('2026-03-09T00:00:00Z'));
     expect(sql).to.match(/^ALTER TABLE executions REORGANIZE PARTITION later INTO \(PARTITION w20260504 /);
     expect(sql?.match(/w\d{8}/g)).to.have.length(1);
+  });
+
+  it('drops the weeks that are wholly past, and what is older than all with the first', () => {
+    const names = ['older', ...(byWeek('id', monday).match(/w\d{8}/g) ?? []), 'later'];
+    expect(weeksBefore(names, new Date('2026-03-08T23:59:59Z'))).to.deep.equal([]);
+    expect(weeksBefore(names, new Date('2026-03-16T00:00:00Z'))).to.deep.equal(['older', 'w20260302', 'w20260309']);
+    expect(dropWeeks('attempts', ['w20260309', 'later'], ['w20260302', 'w20260309'])).to.equal(
+      'ALTER TABLE attempts DROP PARTITION w20260309',
+    );
+    expect(dropWeeks('attempts', ['later'], ['w20260302'])).to.equal(undefined);
   });
 });

@@ -27,3 +27,20 @@ export function addWeeks(table: string, existing: readonly string[], now: Date):
   if (missing.length === 0) return undefined;
   return `ALTER TABLE ${table} REORGANIZE PARTITION later INTO (${missing.map(partition).join(', ')}, PARTITION later VALUES LESS THAN (MAXVALUE))`;
 }
+
+// Those of a table's partitions that only hold what was made before a time, the oldest first. What is older than all weeks goes with the first.
+export function weeksBefore(existing: readonly string[], before: Date): string[] {
+  const weeks = existing.filter((name) => /^w\d{8}$/.test(name)).sort();
+  const past = weeks.filter((name) => startOf(name) + WEEK <= before.getTime());
+  return past.length > 0 && past[0] === weeks[0] && existing.includes('older') ? ['older', ...past] : past;
+}
+
+const startOf = (name: string): number => Date.parse(`${name.slice(1, 5)}-${name.slice(5, 7)}-${name.slice(7)}`);
+
+// The statement that drops those partitions of a table that it has; undefined when it has none of them.
+export function dropWeeks(table: string, existing: readonly string[], dropped: readonly string[]): string | undefined {
+  const names = dropped.filter((name) => existing.includes(name));
+  return names.length > 0 ? `ALTER TABLE ${table} DROP PARTITION ${names.join(', ')}` : undefined;
+}
+
+export const weeksEarlier = (now: Date, weeks: number): Date => new Date(now.getTime() - weeks * WEEK);
