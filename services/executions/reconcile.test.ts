@@ -3,7 +3,7 @@ import { openBus } from '#platform/bus.ts';
 import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
 import { accept, breaches, type Schema, startSchema } from './engine/fixture.test.ts';
-import { extendHistory } from './partition-system.ts';
+import { extendHistory, HISTORY } from './partition-system.ts';
 import { find, reconcile } from './reconcile-system.ts';
 
 describe('the reconciler', () => {
@@ -127,7 +127,7 @@ describe('the reconciler', () => {
 
   it('makes the partitions of the coming weeks, once', async () => {
     const inTwoWeeks = new Date(Date.now() + 14 * 24 * 3_600_000);
-    expect(await extendHistory(schema.pool, inTwoWeeks)).to.deep.equal(['executions', 'results', 'attempts', 'log_chunks']);
+    expect(await extendHistory(schema.pool, inTwoWeeks)).to.deep.equal(HISTORY);
     expect(await extendHistory(schema.pool, inTwoWeeks)).to.deep.equal([]);
     expect(await schema.db('executions').count('* as n').first()).to.not.deep.equal({ n: 0 });
   });
