@@ -140,6 +140,7 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     ...Object.fromEntries(others),
     ...(runs('identity') ? identitySecrets(w) : jwksUrl(w)),
     ...(runs('webhooks') ? { MILLRACE_WEBHOOKS_KEY_SECRET_FILE: w.secrets.webhooksSecretFile } : {}),
+    ...(runs('automations') ? { MILLRACE_AUTOMATIONS_SECRET_KEYS_FILE: w.secrets.secretKeysFile } : {}),
     MILLRACE_TARGET: modules.join(','),
     MILLRACE_GRPC_ADDRESS: grpcOf(w, name),
     MILLRACE_ADMIN_ADDRESS: adminOf(w, name),

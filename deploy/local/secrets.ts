@@ -21,6 +21,7 @@ export interface Secrets {
   serviceJwks: string; // file with their public keys
   keySecretFile: string;
   webhooksSecretFile: string;
+  secretKeysFile: string; // wrap the keys of users' secrets; put another line first to rotate
   adminPasswordFile: string;
   databasePassword: string;
   brokerPassword: string;
@@ -37,6 +38,7 @@ export function makeSecrets(folder: string): Secrets {
     serviceJwks,
     keySecretFile: once(join(folder, 'identity-key-secret'), () => randomBytes(32).toString('base64')),
     webhooksSecretFile: once(join(folder, 'webhooks-key-secret'), () => randomBytes(32).toString('base64')),
+    secretKeysFile: once(join(folder, 'automations-secret-keys'), () => `k1:${randomBytes(32).toString('base64')}`),
     adminPasswordFile: once(join(folder, 'admin-password'), () => randomBytes(18).toString('base64url')),
     databasePassword: password(join(folder, 'database-password')),
     brokerPassword: password(join(folder, 'broker-password')),

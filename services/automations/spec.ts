@@ -58,6 +58,8 @@ export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
     onLost: draft.onLost || AutomationSpec_OnLost.RETRY,
     environment: draft.environment || 'base',
     queue: draft.queue || 'default',
+    secrets: draft.secrets,
+    variables: draft.variables,
     concurrency: draft.concurrency && { ...draft.concurrency, policy: draft.concurrency.policy || Concurrency_Policy.QUEUE },
   };
 }
@@ -103,6 +105,8 @@ const SETTINGS: Record<string, (spec: AutomationSpec) => unknown> = {
   on_lost: (spec) => automationSpec_OnLostToJSON(spec.onLost),
   environment: (spec) => spec.environment,
   queue: (spec) => spec.queue,
+  secrets: (spec) => spec.secrets,
+  variables: (spec) => spec.variables,
   'concurrency.max': (spec) => spec.concurrency?.max,
   'concurrency.key': (spec) => spec.concurrency?.key,
   'concurrency.policy': (spec) => spec.concurrency && concurrency_PolicyToJSON(spec.concurrency.policy),

@@ -19,6 +19,8 @@ const PREFIXES = {
   schedule: 'sch',
   tick: 'tik',
   backfill: 'bkf',
+  secret: 'sec',
+  variable: 'var',
 } as const;
 
 export type IdKind = keyof typeof PREFIXES;

@@ -18,6 +18,13 @@ export function openValidator(contract: Contract): Validator {
   const isHidden = (field: DescMessage['fields'][number]) =>
     field.name === 'request_id' ||
     (sensitive !== undefined && hasOption(field as never, sensitive as never) && Boolean(getOption(field as never, sensitive as never)));
+  // At any depth: the hash of a short secret would tell it.
+  const hide = (message: ReflectMessage): void => {
+    for (const field of message.fields) {
+      if (isHidden(field)) message.clear(field);
+      else if (field.fieldKind === 'message' && message.isSet(field)) hide(message.get(field));
+    }
+  };
   return {
     check(method, bytes) {
       const result = validator.validate(method.input, decoded(method, bytes));
@@ -26,7 +33,7 @@ export function openValidator(contract: Contract): Validator {
     },
     hash(method, bytes) {
       const message: ReflectMessage = reflect(method.input, fromBinary(method.input, bytes));
-      for (const field of method.input.fields) if (isHidden(field)) message.clear(field);
+      hide(message);
       return createHash('sha256')
         .update(method.path)
         .update(toBinary(method.input, message.message as Message))

@@ -13,6 +13,7 @@ import * as events from '../events.ts';
 import { tell } from '../projection.ts';
 import * as store from '../store/automations.ts';
 import * as revisions from '../store/revisions.ts';
+import { checkNamed } from '../values.ts';
 
 const PATIENCE_MS = 500;
 
@@ -73,6 +74,8 @@ export const automationHandlers = (deps: Deps): Pick<Handlers<AutomationServiceS
     return change(deps, caller, id, async (before, now, tx) => {
       const revision = automation.revisionToPublish(before, asked);
       if (revision === before.publishedRevision) return before;
+      const { spec } = await revisions.get(tx, caller.workspace, id, revision);
+      await checkNamed(tx, caller.workspace, id, spec);
       const present = await revisions.publication(tx, caller.workspace, id);
       await revisions.publish(tx, caller.workspace, id, automation.publication(present, revision), caller.user, now);
       return automation.published(before, revision, now);
