@@ -74,6 +74,7 @@ export async function startWorld(options: {
     MILLRACE_DRAIN_MS: '0',
     MILLRACE_IDENTITY_KEY_SECRET: randomBytes(32).toString('base64'),
     MILLRACE_WEBHOOKS_KEY_SECRET: randomBytes(32).toString('base64'),
+    MILLRACE_AUTOMATIONS_SECRET_KEYS: `k1:${randomBytes(32).toString('base64')}`,
     ...(options.targets.includes('identity') || options.targets.includes('all')
       ? {}
       : { MILLRACE_IDENTITY_JWKS_URL: `${issuer.url}/jwks` }),
