@@ -9,10 +9,10 @@ import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts'
 import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
 import { settings } from './config.ts';
-import { handlers } from './handlers.ts';
 import { secretHandlers } from './handlers/secrets.ts';
 import { valueHandlers } from './handlers/values.ts';
 import { variableHandlers } from './handlers/variables.ts';
+import { handlers } from './handlers.ts';
 import { keepTelling } from './projection.ts';
 import { rewrap } from './secret-system.ts';
 import { openVault } from './secret-vault.ts';

@@ -21,6 +21,8 @@ describe('a spec', () => {
       onLost: AutomationSpec_OnLost.RETRY,
       environment: 'base',
       queue: 'default',
+      secrets: [],
+      variables: [],
       concurrency: undefined,
     });
     expect(specs.fill(draft({ concurrency: { max: 3, key: [], policy: 0, maxQueued: 0 } }), fine).concurrency).to.deep.equal({
@@ -125,6 +127,8 @@ describe('a spec', () => {
     const other = specs.settingDiffs(AutomationSpec.fromPartial({ isolation: 1, onLost: 1 }), {
       ...specs.fill(
         draft({
+          secrets: ['TOKEN'],
+          variables: ['REGION'],
           isolation: 2,
           onLost: 2,
           timeouts: { scheduleToStart: seconds(1), heartbeat: seconds(1) } as AutomationSpec['timeouts'],
