@@ -5,7 +5,7 @@ settings -> sandbox -> nursery --control socket--> inside/parent --> inside/init
                `-> residents -> resident --line, one for each that is kept--> inside/residence
 """
 
-from .events import Event, Exited, Log, Output, Parsed, Progress, Raised, Returned
+from .events import Event, Exited, Log, Output, Parsed, Progress, Raised, Returned, Settled, Used
 from .process import Process
 from .sandbox import Sandbox
 from .settings import Limits, Reuse, SandboxSettings, SandboxUnavailable
@@ -25,4 +25,6 @@ __all__ = [
     'Sandbox',
     'SandboxSettings',
     'SandboxUnavailable',
+    'Settled',
+    'Used',
 ]

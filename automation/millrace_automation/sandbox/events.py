@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .inside.channel import FIRST, HEAD, LOG, MORE, PARSED, PART_BYTES, PROGRESS, RAISED, RETURNED
+from .inside.channel import FIRST, HEAD, LOG, MORE, PARSED, PART_BYTES, PROGRESS, RAISED, RETURNED, USAGE, USED
 
 PACKET_BYTES = HEAD.size + PART_BYTES
 OUTPUT_BYTES = 1 << 20
-_MOST_BYTES = {PARSED: 1, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
+_MOST_BYTES = {PARSED: 1, USED: USAGE.size, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,19 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What a process that is not kept says it used, right before its verdict. It may say anything."""
+
+    cpu_seconds: float
+    peak_memory_kib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Everything that came before the verdict was told. The process is still there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
     """The first word of a process that may be kept, before any code of the script runs. Without a `main` function it is not."""
 
@@ -78,8 +91,8 @@ class Exited:
     time: float
 
 
-Told = Log | Progress | Returned | Raised | Parsed
-Event = Output | Told | Exited
+Told = Log | Progress | Returned | Raised | Parsed | Used
+Event = Output | Told | Settled | Exited
 
 
 class Decoder:
@@ -111,6 +124,8 @@ class Decoder:
 def _read(kind: bytes, body: bytes, now: float) -> Told | None:
     if kind == PARSED:
         return Parsed(body == b'1')
+    if kind == USED:
+        return _usage(body)
     if kind == LOG:
         level, _, text = body.partition(b'\0')
         return Log(level.decode(errors='replace')[:32], text.decode(errors='replace'), now)
@@ -126,6 +141,13 @@ def _read(kind: bytes, body: bytes, now: float) -> Told | None:
         case {'type': str(name), 'message': str(message), 'traceback': str(traceback)} if kind == RAISED:
             return Raised(_clean(name)[:200], _clean(message)[:8_000], _clean(traceback)[:32_000])
     return None
+
+
+def _usage(body: bytes) -> Used | None:
+    if len(body) != USAGE.size:
+        return None
+    seconds, peak = USAGE.unpack(body)
+    return Used(seconds, peak) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _refuse(constant: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
-from .events import PACKET_BYTES, Decoder, Event, Exited, Output, Raised, Returned, Told
+from .events import PACKET_BYTES, Decoder, Event, Exited, Output, Raised, Returned, Settled, Told
 from .inside.channel import PART_BYTES
 
 _CHUNK_BYTES = 65536
@@ -78,6 +78,7 @@ class Process:
         self._pipes = (_Pipe('stdout', child.output, self._forget), _Pipe('stderr', child.error, self._forget))
         self._decoder = Decoder()
         self._loop = asyncio.get_running_loop()
+        self._has_verdict = False
         self._watched: set[int] = set()  # descriptors that the loop looks at
         self._woken: asyncio.Future[None] | None = None
 
@@ -98,6 +99,7 @@ class Process:
         """Once. Reads only while somebody asks: when nobody does, the pipes fill and the script waits. Exited comes last, always."""
         try:
             give_up_time: float | None = None
+            has_settled = False
             while True:
                 told = self._read()
                 for event in told:
@@ -106,6 +108,11 @@ class Process:
                     if not self.has_ended:
                         await asyncio.sleep(0)  # a flood leaves the others their turn
                     continue
+                if self._has_verdict and not has_settled:
+                    has_settled = True
+                    if not self.has_ended:
+                        yield Settled()
+                        continue
                 if self._child.exit.done():
                     now = time.monotonic()
                     give_up_time = give_up_time or now + _LEFT_OPEN_SECONDS
@@ -162,6 +169,7 @@ class Process:
             if message := self._decoder.feed(packet, now):
                 found.append(message)
                 if isinstance(message[2], Returned | Raised):  # what comes after the verdict does not count
+                    self._has_verdict = True
                     self._close_channel()
                     return found, True
         return found, False

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from .events import Event, Exited, Parsed, Raised, Returned
+from .events import Event, Exited, Parsed
 from .inside.residence import ENDED, PARKED, RUN, TERMINATE
 from .nursery import Child
 from .process import Process
@@ -62,7 +62,7 @@ class TurnProcess(Process):
         self._resident = resident
         self._again = again
         self._other: Process | None = None
-        self._has_waited = self._has_begun = self._has_verdict = self._is_stopped = False
+        self._has_waited = self._has_begun = self._is_stopped = False
 
     @property
     def has_ended(self) -> bool:
@@ -83,8 +83,6 @@ class TurnProcess(Process):
                     match event:
                         case Parsed():
                             self._has_begun = True
-                        case Returned() | Raised():
-                            self._has_verdict = True
                         case Exited() if self._again and not (self._has_begun or self._is_stopped):
                             self._other = await self._again()
                             break

@@ -1,13 +1,14 @@
 """One job, from the launch of its process to its result.
 
-  launching -> running -> verdict (it returned or raised) -> ended
+  launching -> running -> verdict (it returned or raised) -> ended -> its process is gone
                       `-> stopping: SIGTERM, grace, kill -> ended
-The first cause decides: a job that is asked to stop after its verdict ends with its verdict, and a result that comes while it is
+A job whose process is kept ends when that stands still, a job without a verdict when its process is gone. The first cause decides: a job that is asked to stop after its verdict ends with its verdict, and a result that comes while it is
 being stopped still counts unless the cause was a timeout.
 """
 
 import asyncio
 import enum
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,12 +16,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.automations.v1 import spec_pb2
 from millrace.runner.v1 import job_pb2
 
-from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process, Progress, Raised, Returned, Sandbox
+from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process, Progress, Raised, Returned, Sandbox, Settled, Used
 from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
 from .outbox import Outbox
-from .results import Stop, result
+from .results import Stop, note_usage, result
 
 LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
@@ -29,6 +30,7 @@ PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest r
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
 _PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
+GONE_SECONDS = 1.0  # and after its result was told
 _ISOLATIONS = (spec_pb2.AutomationSpec.FRESH, spec_pb2.AutomationSpec.REUSED)
 _STREAMS = {'stdout': lines.STDOUT, 'stderr': lines.STDERR}
 
@@ -63,6 +65,7 @@ class Job:
         self._stop: Stop | None = None
         self._is_killed = False
         self._verdict: Returned | Raised | None = None
+        self._used: Used | None = None
         self._exit: Exited | None = None
         self._timers: dict[object, asyncio.TimerHandle] = {}
         self._progress: Progress | None = None
@@ -96,7 +99,9 @@ class Job:
             self._stop = self._stop or Stop.SANDBOX
             self._process.kill()
         finally:
-            self._finish()
+            if self.phase is not Phase.ENDED:
+                self._finish()
+            self._cancel(*self._timers)
 
     @property
     def is_reused(self) -> bool:
@@ -115,7 +120,7 @@ class Job:
         """Ends all its processes now."""
         self._is_killed = True
         self._log.end_within(REST_BYTES)
-        if self._process and self.phase is not Phase.ENDED:
+        if self._process:
             self._process.kill()
         self.outbox.unbound()
 
@@ -163,6 +168,8 @@ class Job:
             self.stop(Stop.HEARTBEAT)
 
     def _take(self, event: object) -> None:
+        if self.phase is Phase.ENDED:
+            return
         match event:
             case Output():
                 self._split(_STREAMS[event.stream], event.data, _timestamp(event.time))
@@ -182,6 +189,13 @@ class Job:
                     self._cancel('start_to_close', 'heartbeat')
                     if not self._process.has_ended:
                         self._after(LINGER_SECONDS, 'linger', self.kill)
+            case Used():
+                most = (time.monotonic() - self.accept_time) * (os.cpu_count() or 1)
+                self._used = Used(min(event.cpu_seconds, most), event.peak_memory_kib)
+            case Settled():
+                if self._used and not self._stop:
+                    self._finish()
+                    self._after(GONE_SECONDS, 'linger', self.kill)
             case Exited():
                 self._exit = event
 
@@ -222,6 +236,8 @@ class Job:
             for text, partial in splitter.close():
                 self._deliver(stream, '', text, partial, _now())
         ended = result(self._stop, self._verdict, self._exit, self.limits, self._start_to_close, self._heartbeat)
+        if used := self._exit or self._used:
+            note_usage(ended, used)
         self._end(ended, self._exit.time if self._exit else time.time())
 
     def _end(self, ended: job_pb2.Result, at: float) -> None:

@@ -6,7 +6,7 @@ import signal
 
 from millrace.runner.v1 import job_pb2
 
-from millrace_automation.sandbox import Exited, Limits, Raised, Returned
+from millrace_automation.sandbox import Exited, Limits, Raised, Returned, Used
 
 from .lines import well_formed
 
@@ -41,22 +41,7 @@ def result(
     start_to_close: float,
     heartbeat: float,
 ) -> job_pb2.Result:
-    """Everything but time and log."""
-    ended = _outcome(stop, verdict, exit, limits, start_to_close, heartbeat)
-    if exit:
-        ended.cpu_seconds = exit.cpu_seconds
-        ended.peak_memory_kib = min(exit.peak_memory_kib, _MOST)
-    return ended
-
-
-def _outcome(
-    stop: Stop | None,
-    verdict: Returned | Raised | None,
-    exit: Exited | None,
-    limits: Limits,
-    start_to_close: float,
-    heartbeat: float,
-) -> job_pb2.Result:
+    """Everything but time, log and usage."""
     if stop is Stop.START_TO_CLOSE:
         return _error('StartToCloseTimeout', f'It took longer than {start_to_close:g} s.', job_pb2.Result.TIMED_OUT)
     if stop is Stop.HEARTBEAT:
@@ -78,6 +63,11 @@ def _outcome(
     if exit.code:
         return _error('ExitCode', f'It ended with exit code {exit.code}.')
     return job_pb2.Result(outcome=job_pb2.Result.SUCCEEDED, output_json='null')
+
+
+def note_usage(ended: job_pb2.Result, used: Exited | Used) -> None:
+    ended.cpu_seconds = used.cpu_seconds
+    ended.peak_memory_kib = min(used.peak_memory_kib, _MOST)
 
 
 def _returned(output_json: str) -> job_pb2.Result:

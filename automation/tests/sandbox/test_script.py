@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from millrace_automation.sandbox import Limits, Log, Output, Returned
+from millrace_automation.sandbox import Limits, Log, Output, Returned, Settled
 
 
 def source(text: str) -> str:
@@ -227,7 +227,8 @@ async def stopped_once_ready(sandbox, text):
     process = await sandbox.launch(text, '{}', Limits())
     seen = []
     async for event in process.events():
-        seen.append(event)
+        if not isinstance(event, Settled):
+            seen.append(event)
         if isinstance(event, Output) and event.data == b'ready\n':
             process.terminate()
     return seen

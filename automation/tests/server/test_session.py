@@ -12,6 +12,19 @@ SLEEPS = 'import time\nprint("up")\ntime.sleep(600)\n'
 FLOOD = 'line = "x" * 1023\nfor n in range(20_000):\n    print(line)\n'
 
 
+# Tells a verdict, says that it used more than there is, and stays.
+STAYS = """
+import os, struct, time
+print('before')
+def tell(kind, body): os.write(3, struct.pack('<cBQQ', kind, 1, 7, 0) + body)
+tell(b'U', struct.pack('<dQ', 1e9, 2**40))
+tell(b'R', b'"done"')
+time.sleep(0.3)
+print('after')
+time.sleep(600)
+"""
+
+
 async def settle(dispatcher, *jobs) -> None:
     """Confirms the results of the jobs and waits until their slots are free again."""
     for job in jobs:
@@ -40,6 +53,22 @@ async def test_a_job_is_started_told_and_confirmed(dispatch, job, sha256) -> Non
     await dispatcher.control.until(lambda: dispatcher.credits() == 5)
     again = await dispatch()
     assert not again.opened.held
+
+
+async def test_a_result_is_told_at_the_verdict_and_the_slot_is_free_when_the_process_is_gone(dispatch, job) -> None:
+    dispatcher = await dispatch()
+    one = job(STAYS)
+    await dispatcher.start(one)
+    result = await dispatcher.result(one)
+    assert (result.outcome, result.output_json, result.log_count) == (job_pb2.Result.SUCCEEDED, '"done"', 1)
+    assert result.cpu_seconds < 1000
+    assert result.peak_memory_kib == 2**31 - 1
+    await dispatcher.confirm(one, lines=1, started=True, result=True)
+    await dispatcher.ping(1)
+    await dispatcher.control.next('pong')
+    assert dispatcher.credits() == 4
+    await dispatcher.control.until(lambda: dispatcher.credits() == 5)
+    assert [line.text for line in dispatcher.lines(one)] == ['before']
 
 
 async def test_pings_are_answered(dispatch) -> None:
@@ -132,7 +161,7 @@ async def test_exactly_the_unconfirmed_is_sent_again_to_a_higher_epoch(dispatch,
     assert held.keys() == {ended.claim_id, running.claim_id}
     assert held[ended.claim_id].confirmed_lines == 3
     assert held[running.claim_id].confirmed_lines == 1
-    assert second.opened.credits == 3
+    await second.control.until(lambda: second.credits() == 3)
     assert await second.result(ended) == result
     assert [line.seq for line in second.lines(ended)] == [3, 4]
     assert not any(item.HasField('started') for item in second.items(ended))

@@ -7,6 +7,7 @@ the order in which they were written. The supervisor believes none of it.
 
 import json
 import os
+import resource
 import socket
 import struct
 import threading
@@ -16,7 +17,8 @@ from .streams import Unbuffered
 
 DESCRIPTOR = 3
 HEAD = struct.Struct('<cBQQ')
-LOG, PROGRESS, RETURNED, RAISED, PARSED = b'L', b'P', b'R', b'E', b'M'
+LOG, PROGRESS, RETURNED, RAISED, PARSED, USED = b'L', b'P', b'R', b'E', b'M', b'U'
+USAGE = struct.Struct('<dQ')  # seconds of processor time, peak of memory in KiB
 FIRST, MORE = 1, 2
 PART_BYTES = 60_000
 _FIRST_BYTES = PART_BYTES + 64
@@ -29,6 +31,8 @@ class Channel:
     def __init__(self, output: Unbuffered, error: Unbuffered):
         self.given: dict[str, Any] = {}
         """The input of the run."""
+        self.tells_usage = True
+        """Init tells it for a process that is kept."""
         self._streams = (output, error)
         self._lock = threading.Lock()
         self._owner = 0
@@ -93,10 +97,19 @@ class Channel:
             self.raised('OutputTooLarge', f'The output has {len(output)} bytes of JSON, {_OUTPUT_BYTES} are allowed.', '')
             return False
         if self.is_own:  # a process that the script forked does not speak for it
+            self._used()
             self.send(RETURNED, output)
         return True
 
     def raised(self, kind: str, message: str, traceback: str) -> None:
         if self.is_own:
+            self._used()
             body = {'type': kind[:200], 'message': message[:8000], 'traceback': traceback[-32_000:]}
             self.send(RAISED, json.dumps(body, ensure_ascii=True).encode())
+
+    def _used(self) -> None:
+        """Lets the verdict stand before the process has ended, which takes longer than many a run."""
+        if self.tells_usage:
+            own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+            self.send(USED, USAGE.pack(seconds, max(own.ru_maxrss, children.ru_maxrss)))

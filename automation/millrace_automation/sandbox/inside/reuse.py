@@ -27,6 +27,7 @@ class Kept(execution.Script):
         if self.main is not None:
             self._state = hygiene.State(os.getcwd(), self.source)
             self.is_kept = True
+            self._channel.tells_usage = False
 
     def call(self, given: dict[str, Any]) -> Any:
         return self._state.begin().run(super().call, given)
