@@ -72,6 +72,7 @@ export async function startWorld(options: {
     MILLRACE_SERVICE_KEYS: folder,
     MILLRACE_SERVICE_JWKS: join(folder, 'jwks.json'),
     MILLRACE_DRAIN_MS: '0',
+    MILLRACE_BLOB_FOLDER: join(folder, 'blobs'),
     MILLRACE_IDENTITY_KEY_SECRET: randomBytes(32).toString('base64'),
     MILLRACE_WEBHOOKS_KEY_SECRET: randomBytes(32).toString('base64'),
     MILLRACE_AUTOMATIONS_SECRET_KEYS: `k1:${randomBytes(32).toString('base64')}`,

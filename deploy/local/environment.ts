@@ -135,6 +135,7 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     ([key]) => !AREAS.some((area) => runs(area) && key === `MILLRACE_${area.toUpperCase()}_URL`),
   );
   return {
+    ...(runs('executions') ? { MILLRACE_BLOB_FOLDER: join(w.layout.data, 'blobs') } : {}),
     ...chosen(w, 'MILLRACE_'),
     ...stores(w),
     ...Object.fromEntries(others),

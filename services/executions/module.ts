@@ -8,6 +8,7 @@ import { ServerServiceService } from '#gen/millrace/executions/v1/server_service
 import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
 import { openAccept } from './accept.ts';
+import { startArtifacts } from './artifacts.ts';
 import { openBulk } from './bulk.ts';
 import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
@@ -49,7 +50,7 @@ export const module: Module = {
   name: 'executions',
   migrations: new URL('./migrations/', import.meta.url),
 
-  async start({ db, bus, relay, log, clock, hot, serve, settings: read }) {
+  async start({ db, bus, relay, log, clock, hot, serve, check, settings: read }) {
     const { maxWaiting, keepAliveMs, lookMs, reconcileMs, retentionWeeks } = read(settings);
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
@@ -100,6 +101,7 @@ export const module: Module = {
       await dropHistory({ pool: keepers, weeks: retentionWeeks, now: clock(), log });
     };
     const stops = [
+      startArtifacts({ db, log, serve, check, read, pool: keepers, reads }),
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),

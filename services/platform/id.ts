@@ -10,6 +10,7 @@ const PREFIXES = {
   comment: 'cmt',
   automation: 'aut',
   execution: 'exe',
+  artifact: 'art',
   server: 'srv',
   dispatcher: 'dsp',
   event: 'evt',

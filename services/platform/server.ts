@@ -148,8 +148,9 @@ export function openServer({ contract, validator, authenticate, log }: Options):
       openStreams.dec({ method: method.path });
     };
 
+  // A handler that reads no further must still be able to answer: so the stream is not destroyed.
   async function* each(method: Method, incoming: ServerDuplexStream<Received, Any>): AsyncGenerator<Any> {
-    for await (const request of incoming) yield checked(method, request as Received);
+    for await (const request of incoming.iterator({ destroyOnReturn: false })) yield checked(method, request as Received);
   }
 
   return {
