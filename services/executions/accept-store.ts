@@ -25,11 +25,12 @@ export interface LimitRow extends RowDataPacket {
 const LARGE_BYTES = 16 * 1024; // a larger input stands in results
 const KEYS = 'SELECT key_hash, request_hash, resource FROM idempotency WHERE key_hash IN (?)';
 
-// First the queues that are paused or draining, and the workspaces whose executions are halted.
-const LOOK = `SELECT workspace, queue, state AS how, '' AS reason FROM lanes WHERE workspace IN (?) AND state <> 'ACTIVE'
-    UNION ALL SELECT workspace, NULL, mode, reason FROM holds WHERE workspace IN (?);
+// First the queues that are paused or draining or have a selector, and the workspaces whose executions are halted.
+const LOOK = `SELECT workspace, queue, state AS how, '' AS reason, queue_selector AS selector FROM lanes
+      WHERE workspace IN (?) AND (state <> 'ACTIVE' OR queue_selector IS NOT NULL)
+    UNION ALL SELECT workspace, NULL, mode, reason, NULL FROM holds WHERE workspace IN (?);
   SELECT NOW(6) AS now;
-  SELECT id, workspace, published_revision, disabled, deleted, concurrency, queue FROM automations WHERE id IN (?)`;
+  SELECT id, workspace, published_revision, disabled, deleted, concurrency, queue, selector FROM automations WHERE id IN (?)`;
 
 // What must be known of a batch: the time, the automations, the keys that were used before.
 export async function look(connection: Connection, items: readonly Asked[]) {

@@ -14,9 +14,10 @@ import { type Limit, limitOf } from './concurrency.ts';
 import { DEFAULT } from './engine/lanes.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Blocked, Draft, Row } from './execution.ts';
-import { type Automation, mustBeOpen, type Plan, planFor, revisionFor, type Shut } from './plan.ts';
+import { type Automation, mustBeOpen, type Plan, planFor, revisionFor, type Shut, selectorFor } from './plan.ts';
 import type { Admit } from './quota.ts';
 import type { Revisions } from './revisions.ts';
+import type { Labels } from './selector.ts';
 
 export interface Asked {
   id: Buffer;
@@ -45,6 +46,14 @@ export interface Entry {
   waits: boolean; // behind its limit
   skips: boolean; // never starts, for its limit
 }
+interface Wanted {
+  asked: Asked;
+  automation: Buffer;
+  number: number;
+  limit: Limit | null;
+  blocked: Blocked | null;
+  selector: Labels;
+}
 type Outcomes = Map<Asked, Accepted | Error>;
 
 interface Deps {
@@ -52,7 +61,7 @@ interface Deps {
   db: Db;
   revisions: Revisions;
   admit: Admit;
-  laneOf(workspace: Buffer, queue: string): Promise<number>;
+  laneOf(workspace: Buffer, queue: string, selector: Labels): Promise<number>;
   // After each commit, with the lanes where something may start now, the keys behind which older ones shall make room, and those to be cancelled.
   accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>, replaced: Claimed['replaced']): void;
 }
@@ -137,28 +146,30 @@ async function plan(
   shut: readonly Shut[],
   now: Date,
 ): Promise<Entry[]> {
-  const wanted: { asked: Asked; automation: Buffer; number: number; limit: Limit | null; blocked: Blocked | null }[] = [];
+  const wanted: Wanted[] = [];
   const entries: Entry[] = [];
   for (const asked of items) {
     if (outcomes.has(asked)) continue;
     await attempt(asked, outcomes, async () => {
       const found = automations.get(hex(asked.draft.automation));
       const number = revisionFor(asked.draft, asked.workspace, found);
-      const blocked = mustBeOpen(shut, asked.workspace, found?.queue ?? DEFAULT);
-      if (found?.queue) asked.lane = await laneOf(asked.workspace, found.queue);
+      const queue = found?.queue ?? DEFAULT;
+      const blocked = mustBeOpen(shut, asked.workspace, queue);
+      const selector = selectorFor(found, shut, asked.workspace, queue);
+      if (found?.queue || Object.keys(selector).length > 0) asked.lane = await laneOf(asked.workspace, queue, selector);
       const limit = limitOf(asked.draft.automationId, found?.concurrency ?? null, asked.draft.input);
-      wanted.push({ asked, automation: asked.draft.automation, number, limit, blocked });
+      wanted.push({ asked, automation: asked.draft.automation, number, limit, blocked, selector });
     });
   }
   await revisions.load(wanted);
-  for (const { asked, automation, number, limit, blocked } of wanted) {
+  for (const { asked, automation, number, limit, blocked, selector } of wanted) {
     await attempt(asked, outcomes, async () => {
       const made = planFor(asked.draft, number, revisions.get({ automation, number }), now);
       await admit(asked.workspace);
       entries.push({
         asked,
         plan: made,
-        row: { ...rowOf(asked, made, limit, now), blocked },
+        row: { ...rowOf(asked, made, limit, now), blocked, selector },
         tag: nextTag(),
         limit,
         waits: false,

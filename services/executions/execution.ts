@@ -12,6 +12,7 @@ import {
 import { invalid } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import { isFinal, MOVES, type State } from './engine/machine.ts';
+import { type Labels, matches } from './selector.ts';
 
 export type StateName = State;
 
@@ -122,6 +123,7 @@ export interface Row {
   timer: TimerKind | null;
   due_time: Date | null;
   blocked?: Blocked | null; // why it alone cannot start
+  selector?: unknown; // labels that its server must have
 }
 export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED' | 'MAINTENANCE';
 export type TimerKind = 'START' | 'RETRY' | 'PAUSE';
@@ -199,19 +201,36 @@ export const attemptOf = (row: AttemptRow): Attempt => ({
   logCount: row.log_count ?? row.line_count,
 });
 
-// What may be told of those that run executions.
-export interface Fleet {
-  live: number; // servers that take work, whatever their sandbox
+// Servers with the same labels.
+export interface Servers {
+  labels: Labels;
+  live: number; // that take work, whatever their sandbox
   able: number; // those of them whose sandbox is good enough
   slots: number; // of those
   used: number; // slots of those
+}
+// What may be told of those that run executions, or of those that can run some of them.
+export interface Fleet extends Omit<Servers, 'labels'> {
+  all: readonly Servers[]; // also those that cannot
   dispatchers: number; // that live
 }
-export type FleetReason = '' | 'NO_SERVER' | 'SANDBOX_UNAVAILABLE' | 'NO_DISPATCHER';
+export type FleetReason = '' | 'NO_SERVER' | 'NO_MATCHING_SERVER' | 'SANDBOX_UNAVAILABLE' | 'NO_DISPATCHER';
+
+export function fleetFor(all: readonly Servers[], dispatchers: number, selector: Labels | null): Fleet {
+  const fleet: Fleet = { all, dispatchers, live: 0, able: 0, slots: 0, used: 0 };
+  for (const { labels, live, able, slots, used } of all) {
+    if (!matches(labels, selector)) continue;
+    fleet.live += live;
+    fleet.able += able;
+    fleet.slots += slots;
+    fleet.used += used;
+  }
+  return fleet;
+}
 
 // Why nothing at all can start. Empty when something can.
-export function fleetReason({ live, able, dispatchers }: Fleet): FleetReason {
-  if (live === 0) return 'NO_SERVER';
+export function fleetReason({ all, live, able, dispatchers }: Fleet): FleetReason {
+  if (live === 0) return all.length === 0 ? 'NO_SERVER' : 'NO_MATCHING_SERVER';
   if (able === 0) return 'SANDBOX_UNAVAILABLE';
   return dispatchers === 0 ? 'NO_DISPATCHER' : '';
 }

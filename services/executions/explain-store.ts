@@ -52,10 +52,13 @@ const HOLDERS = 20;
 
 // Undefined when there is no such execution in the workspace.
 export async function standing(pool: Pool, workspace: Buffer, id: Buffer): Promise<Standing | undefined> {
-  const own = `SELECT e.cancel_reason, l.queue, l.state, l.max_running, l.rate_per_second AS rate, l.tokens,
-      TIMESTAMPDIFF(MICROSECOND, l.token_time, NOW(6)) / 1e6 AS seconds, NOW(6) AS now,
-      IF(l.max_running IS NULL, 0, (SELECT COUNT(*) FROM running r WHERE r.lane = e.lane)) AS running
-    FROM executions e LEFT JOIN lanes l ON l.lane = e.lane WHERE e.workspace = ? AND e.id = ?`;
+  const own = `SELECT e.cancel_reason, l.queue, l.state, l.max_running, l.rate_per_second AS rate, o.tokens,
+      TIMESTAMPDIFF(MICROSECOND, o.token_time, NOW(6)) / 1e6 AS seconds, NOW(6) AS now,
+      IF(l.max_running IS NULL, 0, (SELECT COUNT(*) FROM running r JOIN lanes s ON s.lane = r.lane
+        WHERE s.workspace = l.workspace AND s.queue = l.queue)) AS running
+    FROM executions e LEFT JOIN lanes l ON l.lane = e.lane
+    LEFT JOIN lanes o ON o.workspace = l.workspace AND o.queue = l.queue AND o.selector = 'any' AND o.fairness_key = ''
+    WHERE e.workspace = ? AND e.id = ?`;
   const [[history], [ready], [waiting], [timer], [running], holds] = (await rows(pool, [
     pool.format(own, [workspace, id]),
     pool.format('SELECT lane, priority, tag, expire_time FROM ready WHERE execution = ?', [id]),

@@ -4,6 +4,7 @@ import { type Cause, type Explanation, Cause_Reason as Reason, Cause as toCause 
 import { fromBytes } from '#platform/id.ts';
 import { isFinal } from './engine/machine.ts';
 import { type Fleet, fleetReason, type Row, type StateName, stateOf } from './execution.ts';
+import { type Labels, labelsOf, textOf } from './selector.ts';
 
 // Where an open execution stands.
 export type Place =
@@ -25,9 +26,17 @@ export interface Facts {
   place: Place | undefined; // undefined only when it has ended
   lane: Lane;
   fleet: Fleet;
+  environment?: Environment | undefined; // undefined: one that every server has
+}
+// The libraries that it needs.
+export interface Environment {
+  name: string;
+  state: 'QUEUED' | 'BUILDING' | 'READY' | 'FAILED' | undefined; // undefined: nobody could be asked
+  error: string;
 }
 
 const MOST_COUNTED = 10_000;
+const MOST_LABELS = 20;
 
 export function explain(facts: Facts): Explanation {
   const { row, place } = facts;
@@ -43,9 +52,10 @@ export function explain(facts: Facts): Explanation {
 }
 
 function causesOf(facts: Facts, state: StateName, place: Place): Cause[] {
-  if (place.kind === 'running') return [running(state, place)];
-  if (place.kind === 'timers') return [timed(facts, state, place.dueTime)];
-  const blocked = [...queue(facts.lane), ...fleet(facts.fleet)];
+  const missing = environment(facts, state, place);
+  if (place.kind === 'running') return [...missing, running(state, place)];
+  if (place.kind === 'timers') return missing.length > 0 ? missing : [timed(facts, state, place.dueTime)];
+  const blocked = [...missing, ...queue(facts.lane), ...fleet(facts.fleet, labelsOf(facts.row.selector) ?? {})];
   if (place.kind === 'waiting') return [limited(place), ...blocked];
   return blocked.length > 0 ? blocked : [turn(facts.fleet, place.before)];
 }
@@ -93,6 +103,18 @@ function timed({ row }: Facts, state: StateName, untilTime: Date): Cause {
   return cause(Reason.SCHEDULED, `It shall not start before ${untilTime.toISOString()}.`, 'Wait, or cancel it.', { untilTime });
 }
 
+// Its libraries. One in timers that is QUEUED waits for nothing else: a server that was to run it did not have them.
+function environment({ environment: needed }: Facts, state: StateName, place: Place): Cause[] {
+  if (!needed || (place.kind === 'running' && place.started) || !['QUEUED', 'RUNNING'].includes(state)) return [];
+  const { name, error } = needed;
+  const because = (message: string, remedy: string) => [cause(Reason.ENVIRONMENT_BUILDING, message, remedy)];
+  if (needed.state === 'FAILED') return because(`The build of its environment ${name} failed: ${error}.`, 'Have it built again, or publish another revision.');
+  if (needed.state === 'QUEUED') return because(`Its environment ${name} waits for a builder.`, 'Wait for the build; see that a builder runs.');
+  if (needed.state === 'BUILDING') return because(`Its environment ${name} is being built.`, 'Wait for the build.');
+  if (place.kind !== 'timers') return [];
+  return because(`The server that was to run it does not have its environment ${name}.`, 'Wait; if it stays so, have the environment built again.');
+}
+
 function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Cause {
   const limit = { key, max, used, holderIds: holders.map((id) => fromBytes('execution', id)) };
   const message = `${used} of ${max} executions with its concurrency key are ready or run already.`;
@@ -118,7 +140,13 @@ function queue({ queue: name, state, maxRunning, running: n, nextTime, halt }: L
   return causes;
 }
 
-function fleet(found: Fleet): Cause[] {
+function unmatched({ all }: Fleet, selector: Labels): Cause {
+  const servers = all.slice(0, MOST_LABELS).map(({ labels, live }) => ({ labels, serverCount: live }));
+  const message = `No automation server has ${textOf(selector)}. There are: ${servers.map(({ labels }) => textOf(labels)).join('; ')}.`;
+  return cause(Reason.NO_MATCHING_SERVER, message, 'Start an automation server with these labels.', { selector, servers });
+}
+
+function fleet(found: Fleet, selector: Labels): Cause[] {
   const remedies = {
     NO_SERVER: ['No automation server takes work.', 'Start an automation server.'],
     SANDBOX_UNAVAILABLE: [
@@ -128,6 +156,7 @@ function fleet(found: Fleet): Cause[] {
     NO_DISPATCHER: ['No dispatcher hands work to the automation servers.', 'Start a dispatcher.'],
   } as const;
   const reason = fleetReason(found);
+  if (reason === 'NO_MATCHING_SERVER') return [unmatched(found, selector)];
   return reason === '' ? [] : [cause(Reason[reason], remedies[reason][0], remedies[reason][1])];
 }
 

@@ -1,6 +1,7 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
+import { FleetServiceService } from '#gen/millrace/executions/v1/fleet_service.ts';
 import { MaintenanceServiceService } from '#gen/millrace/executions/v1/maintenance_service.ts';
 import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
 import { QueueServiceService } from '#gen/millrace/executions/v1/queue_service.ts';
@@ -23,6 +24,7 @@ import { openExplain } from './explain.ts';
 import { openFleet } from './fleet.ts';
 import * as control from './handlers/control.ts';
 import * as executions from './handlers/executions.ts';
+import * as fleetHandlers from './handlers/fleet.ts';
 import * as logs from './handlers/logs.ts';
 import * as maintenance from './handlers/maintenance.ts';
 import * as projection from './handlers/projection.ts';
@@ -65,7 +67,7 @@ export const module: Module = {
       db,
       revisions: openRevisions(pool),
       admit: openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) }),
-      laneOf: (workspace, queue) => laneOf(db, workspace, queue),
+      laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
       accepted(lanes, hasTimers, crowded, replaced) {
         relay.kick();
         hurry(bus, lanes);
@@ -96,6 +98,7 @@ export const module: Module = {
     serve(MaintenanceServiceService, maintenance.handlers({ db }));
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
+    serve(FleetServiceService, fleetHandlers.handlers({ pool, bus }));
     const keepHistory = async () => {
       await extendHistory(keepers, clock());
       await dropHistory({ pool: keepers, weeks: retentionWeeks, now: clock(), log });

@@ -5,6 +5,7 @@ import type { Concurrency } from './concurrency.ts';
 import { EVERYONE } from './engine/gates.ts';
 import { type Blocked, type Draft, startOf } from './execution.ts';
 import type { Revision } from './revisions.ts';
+import { type Labels, labelsOf, merge } from './selector.ts';
 
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
@@ -17,13 +18,15 @@ export interface Automation {
   deleted: number;
   concurrency: Concurrency | null;
   queue: string | null; // null: the default one
+  selector: unknown; // labels
 }
-// A queue that is paused or draining, or a workspace whose executions are halted.
+// A queue that is paused or draining or has a selector, or a workspace whose executions are halted.
 export interface Shut {
   workspace: Buffer;
   queue: string | null; // null: the whole workspace, or everything
-  how: 'PAUSED' | 'DRAINING' | 'MAINTENANCE' | 'STOPPED';
+  how: 'ACTIVE' | 'PAUSED' | 'DRAINING' | 'MAINTENANCE' | 'STOPPED';
   reason: string;
+  selector: unknown; // labels, of a queue
 }
 export interface Plan {
   revision: number;
@@ -54,9 +57,25 @@ export function mustBeOpen(shut: readonly Shut[], workspace: Buffer, queue: stri
     if (how === 'DRAINING')
       throw faults.failedPrecondition('QUEUE_DRAINING', `the queue ${queue} is draining and takes nothing new`, { queue });
     if (how === 'MAINTENANCE') blocked = 'MAINTENANCE';
-    else blocked ??= 'QUEUE_PAUSED';
+    else if (how === 'PAUSED') blocked ??= 'QUEUE_PAUSED';
   }
   return blocked;
+}
+
+// The labels that a server must have: those that the automation and its queue ask for.
+export function selectorFor(
+  automation: Pick<Automation, 'selector'> | undefined,
+  shut: readonly Shut[],
+  workspace: Buffer,
+  queue: string,
+): Labels {
+  const own = labelsOf(automation?.selector) ?? {};
+  const of = shut.find((one) => one.queue === queue && one.workspace.equals(workspace) && labelsOf(one.selector));
+  if (!of) return own;
+  const { selector, conflict } = merge(labelsOf(of.selector) ?? {}, own);
+  if (conflict === undefined) return selector;
+  const message = `the automation and the queue ${queue} ask for different values of the label ${conflict}`;
+  throw faults.failedPrecondition('SELECTOR_CONFLICT', message, { label: conflict, queue });
 }
 
 export function planFor(draft: Draft, number: number, revision: Revision | undefined, now: Date): Plan {

@@ -6,6 +6,7 @@ import type { Db, Tx } from '#platform/db.ts';
 import { type Concurrency, concurrencyOf } from './concurrency.ts';
 import { DRIFTED, resizeSome, type Wanted } from './engine/resize.ts';
 import { type Connection, format, rows } from './engine/sql.ts';
+import { type Labels, labelsOf } from './selector.ts';
 
 export interface Automation {
   id: Buffer;
@@ -34,21 +35,31 @@ export async function apply(
         bytes,
       ]);
     }
-    const { concurrency, queue } = await published(tx, id, publishedRevision);
+    const { concurrency, queue, selector } = await published(tx, id, publishedRevision);
     await tx.raw(
-      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted, concurrency, queue) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO automations (id, workspace, name, version, published_revision, disabled, deleted, concurrency, queue, selector)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON DUPLICATE KEY UPDATE ${CHANGING.map(whenNewer).join(', ')}`,
-      [id, workspace, name, version, publishedRevision, disabled, deleted, concurrency && JSON.stringify(concurrency), queue],
+      [
+        ...[id, workspace, name, version, publishedRevision, disabled, deleted],
+        ...[concurrency && JSON.stringify(concurrency), queue, selector && JSON.stringify(selector)],
+      ],
     );
     return resizeAll({ query: (sql) => tx.raw(sql) }, id);
   });
 }
 
-async function published(tx: Tx, automation: Buffer, number: number): Promise<{ concurrency: Concurrency | null; queue: string | null }> {
+interface Published {
+  concurrency: Concurrency | null;
+  queue: string | null;
+  selector: Labels | null;
+}
+
+async function published(tx: Tx, automation: Buffer, number: number): Promise<Published> {
   const row: { spec: Buffer } | undefined = await tx('revisions').select('spec').where({ automation, number }).first();
-  if (!row) return { concurrency: null, queue: null };
+  if (!row) return { concurrency: null, queue: null, selector: null };
   const spec = AutomationSpec.decode(row.spec);
-  return { concurrency: concurrencyOf(spec), queue: spec.queue || null };
+  return { concurrency: concurrencyOf(spec), queue: spec.queue || null, selector: labelsOf(spec.selector) };
 }
 
 // The limits that are in use get the size that is published now. One that is not published any more goes on for those who wait behind it.
@@ -57,7 +68,7 @@ async function resizeAll(connection: Connection, automation: Buffer): Promise<Se
   return resizeSome(connection, changed);
 }
 
-const CHANGING = ['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'concurrency', 'queue', 'version'];
+const CHANGING = ['workspace', 'name', 'published_revision', 'disabled', 'deleted', 'concurrency', 'queue', 'selector', 'version'];
 
 // The version comes last: assignments are made from left to right.
 const whenNewer = (column: string): string => `${column} = IF(VALUES(version) >= version, VALUES(${column}), ${column})`;

@@ -47,6 +47,7 @@ describe('queues and halts over the wire', () => {
       queuedCount: 1,
       timedCount: 1,
       runningCount: 1,
+      selector: {},
     });
     expect(Math.abs((oldestTime?.getTime() ?? 0) - Date.now())).to.be.below(60_000);
     expect(found[1]).to.deep.include({ name: 'nightly', queuedCount: 1 });

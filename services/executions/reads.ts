@@ -4,8 +4,9 @@ import { openBatch } from '#platform/batch.ts';
 import type { Pool } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { toBytes } from '#platform/id.ts';
-import { fleetReason, messageOf, type Row, stateOf } from './execution.ts';
+import { type Fleet, fleetFor, fleetReason, messageOf, type Row, stateOf } from './execution.ts';
 import type { LookAtFleet } from './fleet.ts';
+import { labelsOf } from './selector.ts';
 import * as store from './store.ts';
 
 export interface Reads {
@@ -20,7 +21,7 @@ export function openReads({ pool, fleet }: { pool: Pool; fleet: LookAtFleet }): 
     run: (wanted) => store.getMany(pool, wanted) as Promise<Row[]>,
   });
   const message = async (row: Row): Promise<Execution> =>
-    messageOf(row, stateOf(row) === 'QUEUED' ? (row.blocked ?? fleetReason(await fleet())) : '');
+    messageOf(row, stateOf(row) === 'QUEUED' ? (row.blocked ?? fleetReason(narrow(await fleet(), row))) : '');
 
   async function row(workspace: string, id: string): Promise<Row> {
     const found = await batch.add({ workspace: toBytes('workspace', workspace), id: toBytes('execution', id) });
@@ -37,3 +38,7 @@ export function openReads({ pool, fleet }: { pool: Pool; fleet: LookAtFleet }): 
     },
   };
 }
+
+// Those that can run it.
+export const narrow = ({ all, dispatchers }: Fleet, { selector }: Pick<Row, 'selector'>): Fleet =>
+  fleetFor(all, dispatchers, labelsOf(selector));

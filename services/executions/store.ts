@@ -26,7 +26,8 @@ const columns = (body: string): string => `e.id, e.workspace, e.automation, e.re
   IF(e.end_time IS NULL AND r.execution IS NULL AND t.execution IS NULL, CASE
     WHEN ${halted('e.workspace')} THEN 'MAINTENANCE'
     WHEN e.limit_key IS NOT NULL AND EXISTS (SELECT 1 FROM waiting w WHERE w.execution = e.id) THEN 'CONCURRENCY_LIMIT'
-    WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked`;
+    WHEN (SELECT l.state FROM lanes l WHERE l.lane = e.lane) = 'PAUSED' THEN 'QUEUE_PAUSED' END, NULL) AS blocked,
+  IF(e.end_time IS NULL, (SELECT l.labels FROM lanes l WHERE l.lane = e.lane), NULL) AS selector`;
 const FROM = 'FROM executions e LEFT JOIN running r ON r.execution = e.id LEFT JOIN timers t ON t.execution = e.id';
 
 type Read = Row & RowDataPacket & { has_results: number };
@@ -91,6 +92,7 @@ function byState(pool: Pool, workspace: Buffer, lanes: readonly number[], filter
   if (has('QUEUED').length > 0) {
     add(`${standing('ready')} AND h.lane IN (?)`, [workspace, inLanes]);
     add(`${standing('waiting')} AND h.lane IN (?)`, [workspace, inLanes]);
+    add(`${standing('timers')} AND h.lane IN (?) AND h.kind = 'WAIT'`, [workspace, inLanes]);
   }
   // Left to itself the server reads a page of a long history from the newest execution on, instead of from where the page begins.
   for (const state of has(...FINAL))

@@ -1,6 +1,7 @@
 // The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
 import { isOpen } from '../engine/gates.ts';
 import { type Connection, format, insert, rows } from '../engine/sql.ts';
+import type { Labels } from '../selector.ts';
 import { epochsOf, lockOwned } from './intake-store.ts';
 
 // A row of ready, with what starting its execution takes.
@@ -30,6 +31,7 @@ export interface Ask {
   lane: number;
   count: number;
   mark: Mark | undefined;
+  selector?: Labels | undefined; // undefined: any server
 }
 export interface Claimed {
   row: Ready;
@@ -43,16 +45,16 @@ export interface Claimed {
 // Begins a transaction, unless one has begun, and takes the first rows of each lane that nobody else has taken.
 export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[], hasBegun: boolean) {
   const begin = hasBegun ? 'SELECT 1' : 'BEGIN';
-  const [, owned, ...sets] = await rows(connection, [begin, lockOwned(owner, servers), ...asks.map(head)]);
+  const [, owned, ...sets] = await rows(connection, [begin, lockOwned(owner, servers, 'NOT_DRAINED'), ...asks.map(head)]);
   return { epochs: epochsOf(owned as Parameters<typeof epochsOf>[0]), sets: sets as Ready[][] };
 }
 
 // Only ready is locked. One statement costs a fifth less than asking for the executions after it, and saves a round trip.
-const head = ({ lane, count, mark }: Ask): string =>
+const head = ({ lane, count, mark, selector }: Ask): string =>
   `SELECT r.lane, r.priority, r.tag, r.execution, r.limit_key, r.attempt, r.losses, e.workspace, e.automation, e.revision, e.creator,
       COALESCE(e.input, i.body) AS input, e.traceparent, GREATEST(e.create_time, COALESCE(e.schedule_time, e.create_time)) AS base_time, NOW(6) AS now
     FROM (SELECT lane, priority, tag, execution, limit_key, attempt, losses FROM ready
-      WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6) AND ${isOpen(String(lane))}
+      WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6) AND ${isOpen(String(lane), selector ? undefined : 'ANY_SERVER')}
       ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED) r
     LEFT JOIN executions e ON e.id = r.execution
     LEFT JOIN results i ON i.execution = r.execution AND i.kind = 'INPUT'

@@ -7,6 +7,7 @@ import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
 import type { LoadSpecs, Spec } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
+import { type Labels, matches } from '../selector.ts';
 import * as store from './claim-store.ts';
 import type { Gate } from './gate.ts';
 import { jobOf, timesOf } from './jobs.ts';
@@ -20,6 +21,7 @@ interface Deps {
   quantum: number;
   specs: LoadSpecs;
   gate: Gate;
+  selectorOf(lane: number): Labels | undefined; // what its servers must have
   sessions(): readonly Session[];
   ring(lanes: Iterable<number>): void;
 }
@@ -44,12 +46,20 @@ export function openClaimer(deps: Deps): Claimer {
 
   const usable = (): Session[] => deps.sessions().filter((session) => session.isOpen() && session.credits() > 0);
 
+  // Of a lane with a selector no more than the servers that match can start.
+  function askFor(lane: number, share: number, sessions: readonly Session[]): store.Ask[] {
+    const selector = deps.selectorOf(lane);
+    const fitting = selector ? sessions.filter(({ server }) => matches(server.labels, selector)) : [];
+    const count = selector ? Math.min(share, sum(fitting.map((session) => session.credits()))) : share;
+    return count > 0 ? [{ lane, count, mark: marks.get(lane), selector }] : [];
+  }
+
   async function attempt(connection: PoolConnection, lanes: readonly number[], rung: Set<number>): Promise<void> {
     const sessions = usable();
-    const free = sessions.reduce((sum, session) => sum + session.credits(), 0);
+    const free = sum(sessions.map((session) => session.credits()));
     if (free === 0) return deps.ring(lanes);
     const shares = deps.gate.shares(lanes, free, deps.quantum);
-    const wanted = lanes.slice(0, free).map((lane, index) => ({ lane, count: shares[index] ?? 1, mark: marks.get(lane) }));
+    const wanted = lanes.slice(0, free).flatMap((lane, index) => askFor(lane, shares[index] ?? 1, sessions));
     deps.ring(lanes.slice(free));
     const isCapped = wanted.some(({ lane }) => deps.gate.isCapped(lane));
     const { asks, spend } = isCapped ? await deps.gate.allow(connection, wanted) : { asks: wanted, spend: undefined };
@@ -66,7 +76,7 @@ export function openClaimer(deps: Deps): Claimer {
     for (const lane of full) rung.add(lane);
     deps.ring(full);
     const owned = sessions.filter(({ server }) => epochs.get(hex(server.id)) === server.epoch);
-    await assign(connection, found, owned, spend);
+    await assign(connection, found, owned, spend, new Map(asks.map(({ lane, selector }) => [lane, selector])));
     for (const rows of sets) remember(rows);
   }
 
@@ -75,18 +85,19 @@ export function openClaimer(deps: Deps): Claimer {
     found: readonly store.Ready[],
     sessions: readonly Session[],
     spend: Spend | undefined,
+    selectors: ReadonlyMap<number, Labels | undefined>,
   ): Promise<void> {
     const specs = await deps.specs(found.filter(({ workspace }) => workspace !== null));
     const assigned: Assigned[] = [];
-    for (const row of found) {
+    for (const row of pickyFirst(found, selectors)) {
       const { workspace } = row;
       const spec = workspace && specs(row);
       if (!workspace || !spec) {
         deps.log.error({ execution: hex(row.execution) }, 'an execution cannot start: its history or its revision is not there');
         continue;
       }
-      const session = freest(sessions);
-      if (!session) break; // somebody else owns the servers now: the rows stay
+      const session = freest(sessions, selectors.get(row.lane));
+      if (!session) continue; // somebody else owns the servers now, or they are full: the rows stay
       const { expireTime, runMs, deadline } = timesOf(row, spec);
       const claimId = randomBytes(CLAIM_BYTES);
       session.expect(claimId);
@@ -151,5 +162,15 @@ function countByLane(assigned: readonly Assigned[]): Map<number, number> {
 const serverOf = ({ server }: Session): Buffer => server.id;
 const claimedOf = ({ claimed }: Assigned): store.Claimed => claimed;
 
-const freest = (sessions: readonly Session[]): Session | undefined =>
-  sessions.filter((session) => session.credits() > 0).sort((a, b) => b.credits() - a.credits())[0];
+const freest = (sessions: readonly Session[], selector: Labels | undefined): Session | undefined =>
+  sessions
+    .filter((session) => session.credits() > 0 && (!selector || matches(session.server.labels, selector)))
+    .sort((a, b) => b.credits() - a.credits())[0];
+
+// What can run on some servers only chooses before what can run on any.
+const pickyFirst = (found: readonly store.Ready[], selectors: ReadonlyMap<number, Labels | undefined>): store.Ready[] => [
+  ...found.filter(({ lane }) => selectors.get(lane)),
+  ...found.filter(({ lane }) => !selectors.get(lane)),
+];
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((all, one) => all + one, 0);

@@ -44,11 +44,12 @@ export const epochsOf = (owned: readonly Owned[]): Map<string, number> =>
   new Map(owned.map(({ id, owner_epoch }) => [hex(id), owner_epoch]));
 
 // Renewing the lease or taking a server over waits until the transaction has ended.
-export const lockOwned = (owner: Buffer, servers: readonly Buffer[]): string =>
-  format("SELECT id, owner_epoch FROM servers WHERE id IN (?) AND owner = ? AND state = 'LIVE' ORDER BY id LOCK IN SHARE MODE", [
-    [...servers].sort((a, b) => Buffer.compare(a, b)),
-    owner,
-  ]);
+export const lockOwned = (owner: Buffer, servers: readonly Buffer[], which?: 'NOT_DRAINED'): string =>
+  format(
+    `SELECT id, owner_epoch FROM servers WHERE id IN (?) AND owner = ? AND state = 'LIVE'${which ? ' AND NOT drained' : ''}
+      ORDER BY id LOCK IN SHARE MODE`,
+    [[...servers].sort((a, b) => Buffer.compare(a, b)), owner],
+  );
 
 export function chunks(written: readonly { row: Running; lines: readonly Line[] }[]): string[] {
   const values = written

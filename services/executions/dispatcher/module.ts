@@ -18,6 +18,7 @@ import { openIntake, type Written } from './intake.ts';
 import { openLease } from './lease.ts';
 import * as metrics from './metrics.ts';
 import { endLost, endOverdue, giveUpServers, stopHalted } from './overdue.ts';
+import { openSelectors } from './selectors.ts';
 import { forget } from './server-store.ts';
 import { openServers } from './servers.ts';
 import { measure, sweep } from './sweep.ts';
@@ -52,7 +53,7 @@ export const module: Module = {
 
     // What is told after executions have left running.
     function left(leaves: readonly Leave[], lanes: ReadonlySet<number>): void {
-      ringAll(new Set([...lanes, ...leaves.map(({ row }) => row.lane).filter(gate.isCapped)])); // there is room in a capped queue now
+      ringAll(new Set([...lanes, ...gate.beside(leaves.map(({ row }) => row.lane))]));
       if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
       if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
       for (const { row, verdict } of leaves) {
@@ -107,13 +108,32 @@ export const module: Module = {
     const mayAct = () => lease.isValid();
     const open = () => (mayAct() ? servers.sessions().filter((session) => session.isOpen()) : []);
     const held = () => open().reduce((sum, session) => sum + session.held(), 0);
-    const claimer = openClaimer({ pool: pools.claim, log, me, quantum, specs, gate, sessions: open, ring: ringAll });
+    const selectors = openSelectors({
+      pool: pools.keepers,
+      bus,
+      sessions: open,
+      claim: (lanes) => claimer.claim(lanes),
+      due: () => turns.capacity(),
+      came: gate.load,
+    });
+    const claimer = openClaimer({
+      pool: pools.claim,
+      log,
+      me,
+      quantum,
+      specs,
+      gate,
+      selectorOf: selectors.of,
+      sessions: open,
+      ring: ringAll,
+    });
     const turns = openTurns({
       bus,
       log,
       credits: () => open().reduce((sum, session) => sum + Math.max(0, session.credits()), 0),
       held,
-      claim: claimer.claim,
+      hasDue: selectors.hasDue,
+      claim: selectors.claim,
     });
     const makeRoom = openCrowd({ pool: pools.keepers, cancel: openCancel({ db, bus, relay }), log });
     const timers = openTimers({
@@ -150,8 +170,9 @@ export const module: Module = {
 
     async function ringAllWithWork(): Promise<void> {
       claimer.forgetMarks();
-      await gate.load();
-      await sweep({ pool: pools.keepers, bus });
+      await Promise.all([gate.load(), selectors.load()]);
+      await sweep({ pool: pools.keepers, bus, ours: selectors.offer });
+      turns.capacity();
     }
 
     const keeper = repeat(SWEEP_MS, () => unlessAway(keep()), log);
@@ -177,6 +198,7 @@ export const module: Module = {
 
     return async () => {
       for (const stop of unfollow) stop();
+      selectors.stop();
       await turns.stop();
       await lease.stop();
       await Promise.race([intake.idle(), pause(STOP_MS)]);

@@ -4,6 +4,7 @@ import { newBytes } from '#platform/id.ts';
 import { often } from '../../../tests/long.ts';
 import { chosen, decide } from './ownership.ts';
 
+const PLAIN = { labels: {}, drained: 0 };
 const some = (count: number): Buffer[] => Array.from({ length: count }, newBytes);
 
 describe('who owns which server', () => {
@@ -28,7 +29,7 @@ describe('who owns which server', () => {
       fc.property(shape, ({ live, dead, owners }) => {
         const all = some(live + dead);
         const dispatchers = all.slice(0, live);
-        const servers = owners.map((owner) => ({ id: newBytes(), endpoint: 'x:1', owner: all[owner] ?? null, owner_epoch: 3 }));
+        const servers = owners.map((owner) => ({ id: newBytes(), endpoint: 'x:1', owner: all[owner] ?? null, owner_epoch: 3, ...PLAIN }));
         const view = { dispatchers, servers };
         const mineOf = (me: Buffer) => servers.filter(({ owner }) => owner?.equals(me)).map(({ id }) => ({ id, epoch: 3 }));
         const decisions = dispatchers.map((me) => decide(me, mineOf(me), view, true));
@@ -45,20 +46,20 @@ describe('who owns which server', () => {
 
   it('inherits from nobody before it has been in contact for long enough', () => {
     const [me, dead] = some(2) as [Buffer, Buffer];
-    const servers = [{ id: newBytes(), endpoint: 'x:1', owner: dead, owner_epoch: 1 }];
+    const servers = [{ id: newBytes(), endpoint: 'x:1', owner: dead, owner_epoch: 1, ...PLAIN }];
     expect(decide(me, [], { dispatchers: [me], servers }, false).claim).to.deep.equal([]);
     expect(decide(me, [], { dispatchers: [me], servers }, true).claim).to.deep.equal(servers);
   });
 
   it('gives up what has another owner or another epoch, and hands over what another should have', () => {
     const [me, other] = some(2) as [Buffer, Buffer];
-    const servers = some(40).map((id) => ({ id, endpoint: 'x:1', owner: me, owner_epoch: 2 }));
+    const servers = some(40).map((id) => ({ id, endpoint: 'x:1', owner: me, owner_epoch: 2, ...PLAIN }));
     const mine = servers.map(({ id }) => ({ id, epoch: 2 }));
     const { release, lost } = decide(me, mine, { dispatchers: [me, other], servers }, true);
     expect(release.length).to.be.within(5, 35);
     expect(lost).to.deep.equal([]);
     const [taken, ...rest] = servers;
-    const now = [{ ...taken, owner: other, owner_epoch: 3 } as (typeof servers)[number], ...rest];
+    const now = [{ ...taken, owner: other, owner_epoch: 3, ...PLAIN } as (typeof servers)[number], ...rest];
     expect(decide(me, mine, { dispatchers: [me], servers: now }, true).lost).to.deep.equal([taken?.id]);
     expect(decide(me, mine, { dispatchers: [me], servers: [] }, true).lost).to.have.length(40);
   });

@@ -30,6 +30,7 @@ export interface Peer {
 }
 interface Options {
   slots?: number;
+  labels?: Record<string, string>;
   act?: (job: PeerJob) => void; // what a job does when it has come; by default it starts and succeeds
   refuse?: (job: Job) => boolean;
   ignores?: (job: Job) => boolean; // as if the message had never come
@@ -40,7 +41,13 @@ const succeed = (job: PeerJob): void => {
   job.end();
 };
 
-export async function startPeer({ slots = 8, act = succeed, refuse = () => false, ignores = () => false }: Options = {}): Promise<Peer> {
+export async function startPeer({
+  slots = 8,
+  labels = {},
+  act = succeed,
+  refuse = () => false,
+  ignores = () => false,
+}: Options = {}): Promise<Peer> {
   const id = newBytes();
   const held = new Map<
     string,
@@ -192,7 +199,7 @@ export async function startPeer({ slots = 8, act = succeed, refuse = () => false
       const lease = db.raw('NOW(6) + INTERVAL 3 SECOND');
       const known = {
         endpoint: `127.0.0.1:${port}`,
-        labels: '{}',
+        labels: JSON.stringify(labels),
         slots,
         tier: 2,
         minimum_tier: 1,

@@ -8,6 +8,8 @@ export interface ServerRow {
   endpoint: string;
   owner: Buffer | null;
   owner_epoch: number;
+  labels: unknown;
+  drained: number; // a person told it to take nothing new
 }
 export interface View {
   dispatchers: readonly Buffer[]; // that live
@@ -31,7 +33,7 @@ export async function renew(
     `${format('INSERT INTO dispatchers (id, lease_until) VALUES (?, ', [me])}${lease}) ON DUPLICATE KEY UPDATE lease_until = ${lease}`,
     ...alive.map((id) => format(`UPDATE servers SET lease_until = ${serverLease} WHERE id = ? AND owner = ? AND state = 'LIVE'`, [id, me])),
     'SELECT id FROM dispatchers WHERE lease_until > NOW(6)',
-    `SELECT id, endpoint, owner, owner_epoch FROM servers WHERE state = 'LIVE' AND protocol = ${PROTOCOL}`,
+    `SELECT id, endpoint, owner, owner_epoch, labels, drained FROM servers WHERE state = 'LIVE' AND protocol = ${PROTOCOL}`,
   ]);
   return { dispatchers: (results.at(-2) as { id: Buffer }[]).map(({ id }) => id), servers: results.at(-1) as ServerRow[] };
 }

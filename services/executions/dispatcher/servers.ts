@@ -8,6 +8,7 @@ import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
 import { hex } from '../engine/sql.ts';
+import { labelsOf } from '../selector.ts';
 import type { Claim } from './ledger.ts';
 import * as metrics from './metrics.ts';
 import { decide } from './ownership.ts';
@@ -88,7 +89,7 @@ export function openServers(deps: Deps): Servers {
       failpoint('takeover.before_claim');
       const isMine = await store.claim(deps.pool, me, row, deps.serverLeaseMs);
       failpoint('takeover.after_claim');
-      if (isMine && !isStopped) open({ id: row.id, endpoint: row.endpoint, epoch: row.owner_epoch + 1 });
+      if (isMine && !isStopped) open(ownedOf(row, row.owner_epoch + 1));
     } finally {
       taking.delete(key);
     }
@@ -147,12 +148,23 @@ export function openServers(deps: Deps): Servers {
     },
   };
 
-  // A server that says that it is elsewhere now.
-  function moved({ id, endpoint }: store.ServerRow): void {
-    const session = sessions.get(hex(id));
-    if (!session || session.server.endpoint === endpoint) return;
-    const { epoch } = session.server;
-    drop(id, epoch);
-    open({ id, endpoint, epoch });
+  // A server that says that it is elsewhere now, or that a person drained or let go on.
+  function moved(row: store.ServerRow): void {
+    const session = sessions.get(hex(row.id));
+    if (!session) return;
+    const { epoch, endpoint, drained } = session.server;
+    session.server.drained = row.drained === 1;
+    if (endpoint !== row.endpoint) {
+      drop(row.id, epoch);
+      open(ownedOf(row, epoch));
+    } else if (drained && !session.server.drained) deps.capacity();
   }
 }
+
+const ownedOf = ({ id, endpoint, labels, drained }: store.ServerRow, epoch: number): Owned => ({
+  id,
+  endpoint,
+  epoch,
+  labels: labelsOf(labels) ?? {},
+  drained: drained === 1,
+});

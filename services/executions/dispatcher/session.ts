@@ -8,6 +8,7 @@ import type { ClientOf } from '#platform/client.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import { pause } from '#platform/pause.ts';
+import type { Labels } from '../selector.ts';
 import { type Deps as LedgerDeps, openLedger } from './ledger.ts';
 import { type Outgoing, openOutgoing } from './outgoing.ts';
 import { receiveOutput } from './output.ts';
@@ -16,6 +17,8 @@ export interface Owned {
   id: Buffer;
   endpoint: string;
   epoch: number;
+  labels: Labels;
+  drained: boolean; // takes nothing new: its owner is told by the database, now and then
 }
 export interface Session {
   server: Owned;
@@ -25,6 +28,7 @@ export interface Session {
   expect(claimId: Buffer): void; // a claim is about to be committed; takes a credit
   forget(claimId: Buffer): void; // it was not
   start(jobs: readonly Job[]): void; // those that were expected
+  giveBack(jobs: readonly Job[]): void; // or not, after all
   look(): Promise<void>; // compares with running
   close(): Promise<void>;
 }
@@ -40,6 +44,9 @@ const PING_MS = 2000;
 const SILENCE_MS = 8000;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2000;
+
+const isMissing = ({ reason }: { reason: string }): boolean => reason === 'ENVIRONMENT_MISSING';
+const claimOf = ({ claimId }: { claimId: Buffer }): Buffer => claimId;
 
 export function openSession(deps: Deps, server: Owned): Session {
   const { log, client, dispatcherId } = deps;
@@ -60,7 +67,8 @@ export function openSession(deps: Deps, server: Owned): Session {
     const items = message.refused?.items ?? [];
     if (items.length === 0) return;
     log.debug({ server: serverId, reasons: items.map(({ reason }) => reason) }, 'jobs were refused');
-    const refused = ledger.refused(items.map(({ claimId }) => claimId));
+    const [notYet, others] = [items.filter(isMissing), items.filter((item) => !isMissing(item))];
+    const refused = ledger.refused(others.map(claimOf), notYet.map(claimOf));
     refused.catch((error) => log.warn({ error }, 'refused jobs could not be given back'));
   }
 
@@ -114,6 +122,11 @@ export function openSession(deps: Deps, server: Owned): Session {
     }
   }
 
+  function giveBack(jobs: readonly Job[]): void {
+    const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
+    ledger.giveBack(unsent, 'REFUSED');
+  }
+
   const running = (async () => {
     for (let delay = FIRST_RETRY_MS; !closed.signal.aborted; delay = Math.min(delay * 2, LAST_RETRY_MS)) {
       const broken = new AbortController();
@@ -130,7 +143,7 @@ export function openSession(deps: Deps, server: Owned): Session {
   return {
     server,
     isOpen: () => control !== undefined && performance.now() - heard < SILENCE_MS,
-    credits: () => (control ? credit : 0),
+    credits: () => (control && !server.drained ? credit : 0),
     held: ledger.held,
     expect(claimId) {
       ledger.expect(claimId);
@@ -143,10 +156,12 @@ export function openSession(deps: Deps, server: Owned): Session {
       if (control) {
         ledger.send(jobs.map(({ claimId }) => claimId));
         control.start(jobs);
-      } else {
-        const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
-        ledger.giveBack(unsent, 'REFUSED');
-      }
+      } else giveBack(jobs);
+    },
+    giveBack(jobs) {
+      if (control) credit += jobs.length;
+      giveBack(jobs);
+      deps.changed();
     },
     look: ledger.look,
     async close() {

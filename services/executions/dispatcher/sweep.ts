@@ -7,14 +7,15 @@ import { rows } from '../engine/sql.ts';
 import { ensureWork, ring } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
 
-export async function sweep({ pool, bus }: { pool: Pool; bus: Bus }): Promise<void> {
+// `ours`: what comes of lanes that this dispatcher looks after itself; answers the others.
+export async function sweep({ pool, bus, ours }: { pool: Pool; bus: Bus; ours(lanes: readonly number[]): number[] }): Promise<void> {
   const lanes = `SELECT lane FROM lanes l WHERE EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane) AND ${isOpen('l.lane')}`;
   const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
   failpoint('sweep.found');
+  const names = ours(found.map(({ lane }) => lane));
   if (!(await isUp(bus))) return;
   const { jsm } = await bus.jetstream();
   await ensureWork(jsm, bus.prefix);
-  const names = found.map(({ lane }) => lane);
   ring(bus, names);
 }
 

@@ -30,7 +30,7 @@ describe('turns', function () {
   });
 
   function take(claim: (lanes: readonly number[]) => Promise<void>, credits: () => number = () => 32): Turns {
-    const turns = openTurns({ bus, log, credits, held: () => 1, claim });
+    const turns = openTurns({ bus, log, credits, held: () => 1, hasDue: () => false, claim });
     open.push(turns);
     return turns;
   }

@@ -16,6 +16,7 @@ interface Deps {
   log: Logger;
   credits(): number;
   held(): number; // claims that servers have
+  hasDue(): boolean; // there is something to claim beside the tickets
   claim(lanes: readonly number[]): Promise<void>;
 }
 export interface Turns {
@@ -36,7 +37,7 @@ const AGAIN_MS = 200;
 const ACK = '+ACK';
 const NAK = '-NAK';
 
-export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
+export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Turns {
   const stopped = new AbortController();
   const tickets: { message: Msg; since: number }[] = [];
   let asked = 0; // tickets that the broker may still send
@@ -147,6 +148,10 @@ export function openTurns({ bus, log, credits, held, claim }: Deps): Turns {
           }
           await gather();
           await turn(connection);
+          continue;
+        }
+        if (hasDue()) {
+          await take([]);
           continue;
         }
         giveBack(false);

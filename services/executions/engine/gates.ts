@@ -9,8 +9,10 @@ export const halted = (workspace: string, mode?: 'STOPPED'): string =>
   `EXISTS (SELECT 1 FROM holds h WHERE h.workspace IN (${workspace}, ${ALL})${mode ? ` AND h.mode = '${mode}'` : ''})`;
 
 // Whether the lane, given as an SQL expression, hands out work. Read in the statement that takes it, so that a pause holds from its commit on.
-export const isOpen = (lane: string): string =>
-  `NOT EXISTS (SELECT 1 FROM lanes g WHERE g.lane = ${lane} AND (g.state = 'PAUSED' OR ${halted('g.workspace')}))`;
+// With 'ANY_SERVER' only if whatever stands in it may run on any server.
+export const isOpen = (lane: string, whose?: 'ANY_SERVER'): string =>
+  `NOT EXISTS (SELECT 1 FROM lanes g WHERE g.lane = ${lane}
+    AND (g.state = 'PAUSED' OR ${whose ? 'g.labels IS NOT NULL OR ' : ''}${halted('g.workspace')}))`;
 
 // What is left of a rate: it fills up to one second's, and is at least one. Source: token bucket (Turner, "New directions in communications", 1986).
 export function refill({ tokens, seconds, rate }: { tokens: number | null; seconds: number; rate: number }): number {

@@ -9,6 +9,7 @@ import { maskedFields } from '#platform/mask.ts';
 import type { Cancel } from '../cancel.ts';
 import type { QueueRow } from '../queue-store.ts';
 import * as store from '../queue-store.ts';
+import { labelsOf } from '../selector.ts';
 
 export interface Deps {
   db: Db;
@@ -17,7 +18,7 @@ export interface Deps {
   ring(lanes: ReadonlySet<number>): void;
 }
 
-const UPDATABLE = ['weight', 'max_running', 'rate_per_second'] as const;
+const UPDATABLE = ['weight', 'max_running', 'rate_per_second', 'selector'] as const;
 const PAGE = 100;
 const AT_ONCE = 8;
 
@@ -29,8 +30,8 @@ export const handlers = ({ db, pool, cancel, ring }: Deps): Handlers<QueueServic
   }
 
   async function move(workspace: Buffer, name: string, state: QueueRow['state']): Promise<Queue> {
-    const lane = await store.change(db, workspace, name, { state });
-    if (state !== 'PAUSED') ring(new Set([lane]));
+    const lanes = await store.change(db, workspace, name, { state });
+    if (state !== 'PAUSED') ring(lanes);
     return get(workspace, name);
   }
 
@@ -45,12 +46,13 @@ export const handlers = ({ db, pool, cancel, ring }: Deps): Handlers<QueueServic
       if (queue.name === '') throw invalid('queue.name', 'must be the name of a queue');
       const fields = new Set(maskedFields(updateMask, queue, UPDATABLE));
       const workspace = toBytes('workspace', caller.workspace);
-      const lane = await store.change(db, workspace, queue.name, {
+      const lanes = await store.change(db, workspace, queue.name, {
         ...(fields.has('weight') ? { weight: queue.weight || 1 } : {}),
         ...(fields.has('max_running') ? { max_running: queue.maxRunning ?? null } : {}),
         ...(fields.has('rate_per_second') ? { rate_per_second: queue.ratePerSecond ?? null } : {}),
+        ...(fields.has('selector') ? { selector: queue.selector } : {}),
       });
-      ring(new Set([lane]));
+      ring(lanes);
       return get(workspace, queue.name);
     },
 
@@ -81,7 +83,8 @@ const messageOf = (row: QueueRow): Queue => ({
   maxRunning: row.max_running ?? undefined,
   ratePerSecond: row.rate_per_second ?? undefined,
   queuedCount: row.ready + row.waiting,
-  timedCount: row.timed,
+  timedCount: row.timers,
   runningCount: row.running,
   oldestTime: row.oldest === null ? undefined : new Date(row.oldest / 1000),
+  selector: labelsOf(row.queue_selector) ?? {},
 });

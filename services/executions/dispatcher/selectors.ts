@@ -1,0 +1,95 @@
+// Lanes whose executions run on some servers only. Their tickets come to any dispatcher: it tells all of them, and each keeps such a lane until one
+// of its servers that match has credits. Nothing is asked of the database about other lanes: a claim of those refuses a lane with labels by itself.
+import type { Bus } from '#platform/bus.ts';
+import type { Pool } from '#platform/db.ts';
+import * as notices from '../engine/notices.ts';
+import { rows } from '../engine/sql.ts';
+import { type Labels, labelsOf, matches } from '../selector.ts';
+import type { Session } from './session.ts';
+
+export interface Selectors {
+  load(): Promise<void>;
+  of(lane: number): Labels | undefined; // undefined: any server
+  hasDue(): boolean;
+  claim(lanes: readonly number[]): Promise<void>; // and those that are due
+  offer(lanes: Iterable<number>): number[]; // keeps those that have a selector, answers the others
+  stop(): void;
+}
+interface Deps {
+  pool: Pool;
+  bus: Pick<Bus, 'notify' | 'onNotice'>;
+  sessions(): readonly Session[];
+  claim(lanes: readonly number[]): Promise<void>;
+  due(): void; // something may be
+  came(): Promise<void>; // lanes that nobody here has seen: what queues say is to be read before they are claimed
+}
+
+const MOST = 32; // lanes that are due in one claim
+const LOAD = 'SELECT lane, labels FROM lanes WHERE labels IS NOT NULL UNION ALL SELECT MAX(lane), NULL FROM lanes';
+
+export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): Selectors {
+  const known = new Map<number, Labels>();
+  const waiting = new Set<number>(); // in the order of their coming
+  let newest = 0; // lanes up to this one were looked at
+  let isFirst = false; // those that are due, in the next claim
+
+  async function load(): Promise<void> {
+    const [found] = await rows<[{ lane: number | null; labels: unknown }[]]>(pool, [LOAD]);
+    for (const { lane, labels } of found) {
+      const selector = labelsOf(labels);
+      if (lane !== null && selector) known.set(lane, selector); // a lane keeps its selector for ever
+      newest = Math.max(newest, lane ?? 0);
+    }
+  }
+
+  async function loadNew(lanes: readonly number[]): Promise<void> {
+    const last = Math.max(0, ...lanes);
+    if (last <= newest) return;
+    await Promise.all([load(), came()]);
+    newest = Math.max(newest, last);
+  }
+
+  const canStart = (lane: number): boolean => {
+    const selector = known.get(lane);
+    return sessions().some((session) => session.credits() > 0 && matches(session.server.labels, selector));
+  };
+  const ready = (): number[] => [...waiting].filter(canStart).slice(0, MOST);
+
+  function offer(lanes: Iterable<number>): number[] {
+    const others: number[] = [];
+    for (const lane of lanes) {
+      if (known.has(lane)) waiting.add(lane);
+      else others.push(lane);
+    }
+    return others;
+  }
+
+  const unfollow = bus.onNotice(notices.selected, (data) => {
+    const lanes = `${Buffer.from(data)}`.split(',').map(Number).filter(Number.isSafeInteger);
+    loadNew(lanes)
+      .then(() => {
+        offer(lanes);
+        due();
+      })
+      .catch(() => undefined); // the sweep finds them again
+  });
+
+  return {
+    load,
+    of: (lane) => known.get(lane),
+    hasDue: () => waiting.size > 0 && ready().length > 0,
+    offer,
+    async claim(lanes) {
+      await loadNew(lanes);
+      const others = offer(lanes);
+      const told = lanes.filter((lane) => known.has(lane));
+      if (told.length > 0) bus.notify(notices.selected, told.join());
+      const now = ready();
+      for (const lane of now) waiting.delete(lane);
+      isFirst = !isFirst; // neither kind takes every credit from the other
+      const all = isFirst ? [...now, ...others] : [...others, ...now];
+      if (all.length > 0) await claim(all);
+    },
+    stop: unfollow,
+  };
+}
