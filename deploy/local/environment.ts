@@ -28,6 +28,7 @@ export interface Wiring {
   choices: Choices;
   outer: Outer;
   settings: Env; // of this stack only, stronger than the launcher's own values
+  settingsOf: Record<string, Env>; // of its single parts, stronger than all others
   ports: Record<string, number>;
   processes: Record<string, readonly string[]>; // the modules of each process of services
   automations: readonly string[]; // the names of the automation servers
@@ -150,6 +151,7 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     MILLRACE_SERVICE_JWKS: w.secrets.serviceJwks,
     OTEL_SERVICE_NAME: `millrace-${name}`,
     ...w.settings,
+    ...w.settingsOf[name],
   };
 }
 
@@ -178,6 +180,7 @@ export function automationEnvironment(w: Wiring, name: string): Env {
     MILLRACE_SERVICE_JWKS: w.secrets.serviceJwks,
     OTEL_SERVICE_NAME: `millrace-${name}`,
     ...pick(w.settings, starts('MILLRACE_AUTOMATION_', 'MILLRACE_LOG_', 'OTEL_')),
+    ...w.settingsOf[name],
   };
 }
 
@@ -194,6 +197,7 @@ export function edgeEnvironment(w: Wiring): Env {
     MILLRACE_EDGE_ADMIN_ADDRESS: edgeAdmin(w),
     MILLRACE_PUBLIC_URL: w.publicUrl,
     ...pick(w.settings, starts('MILLRACE_EDGE_', 'MILLRACE_LOG_', 'OTEL_')),
+    ...w.settingsOf.edge,
   };
 }
 

@@ -18,6 +18,7 @@ export interface StackOptions {
   processes?: Record<string, readonly string[]>; // modules by process; api and dispatcher by default
   automations?: number; // automation servers: automation, automation-2, …; 1 by default
   settings?: Env; // of every part, such as MILLRACE_LOG_LEVEL or MILLRACE_EDGE_RATE_SCALE
+  settingsOf?: Record<string, Env>; // of single parts, stronger still
   outer?: Outer; // the caller's environment; process.env by default
   edgeAddress?: string; // host:port; a free port on loopback by default
   publicUrl?: string;

@@ -36,6 +36,7 @@ export async function wire(options: StackOptions): Promise<Wiring> {
     choices,
     outer,
     settings: options.settings ?? {},
+    settingsOf: options.settingsOf ?? {},
     ports,
     processes,
     automations,
