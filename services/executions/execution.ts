@@ -164,7 +164,7 @@ export function messageOf(row: Row, waitingReason: string): Execution {
   };
 }
 
-const errorOf = (error: unknown): ExecutionError | undefined => (error ? ExecutionError.fromJSON(error) : undefined);
+export const errorOf = (error: unknown): ExecutionError | undefined => (error ? ExecutionError.fromJSON(error) : undefined);
 
 export interface AttemptRow {
   number: number;

@@ -1,8 +1,10 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
+import { DeadLetterServiceService } from '#gen/millrace/executions/v1/dead_letter_service.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import { FleetServiceService } from '#gen/millrace/executions/v1/fleet_service.ts';
 import { MaintenanceServiceService } from '#gen/millrace/executions/v1/maintenance_service.ts';
+import { PlatformDeadLetterServiceService } from '#gen/millrace/executions/v1/platform_dead_letter_service.ts';
 import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
 import { QueueServiceService } from '#gen/millrace/executions/v1/queue_service.ts';
 import { ServerServiceService } from '#gen/millrace/executions/v1/server_service.ts';
@@ -15,6 +17,8 @@ import { openCancel } from './cancel.ts';
 import { settings } from './config.ts';
 import { openCreate } from './create.ts';
 import { openCrowd } from './crowd.ts';
+import { openDeadEvents } from './dead-events.ts';
+import { openDeadLetters } from './dead-letters.ts';
 import { laneOf } from './engine/lanes.ts';
 import * as notices from './engine/notices.ts';
 import { openSpecs } from './engine/specs.ts';
@@ -23,6 +27,7 @@ import { fleetOf } from './execution-system.ts';
 import { openExplain } from './explain.ts';
 import { openFleet } from './fleet.ts';
 import * as control from './handlers/control.ts';
+import * as dead from './handlers/dead-letters.ts';
 import * as executions from './handlers/executions.ts';
 import * as fleetHandlers from './handlers/fleet.ts';
 import * as logs from './handlers/logs.ts';
@@ -52,7 +57,7 @@ export const module: Module = {
   name: 'executions',
   migrations: new URL('./migrations/', import.meta.url),
 
-  async start({ db, bus, relay, log, clock, hot, serve, check, settings: read }) {
+  async start({ db, bus, relay, log, clock, client, config, hot, serve, check, settings: read }) {
     const { maxWaiting, keepAliveMs, lookMs, reconcileMs, retentionWeeks } = read(settings);
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
@@ -77,7 +82,7 @@ export const module: Module = {
           cancelReplaced(unique, one).catch((error) => log.warn({ error }, 'a replaced execution is cancelled later'));
       },
     });
-    const create = openCreate({ db, reads, accept });
+    const create = openCreate({ db, pool, reads, accept });
 
     serve(ExecutionServiceService, {
       ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
@@ -95,6 +100,9 @@ export const module: Module = {
       }),
     );
     serve(QueueServiceService, queues.handlers({ db, pool, cancel, ring: (lanes) => hurry(bus, lanes) }));
+    const letters = openDeadLetters({ pool, reads, create, events: openDeadEvents({ client, config }) });
+    serve(DeadLetterServiceService, dead.handlers({ letters }));
+    serve(PlatformDeadLetterServiceService, dead.platformHandlers({ letters }));
     serve(MaintenanceServiceService, maintenance.handlers({ db }));
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));

@@ -114,9 +114,11 @@ const subjectsOf = (prefix: string, { area, types }: Consumer): string[] =>
 const isWanted = ({ types, concerns }: Consumer, event: ReceivedEvent): boolean =>
   (!types || types.includes(event.type)) && (concerns?.(event) ?? true);
 
-async function intake(consumer: Consumer, event: ReceivedEvent): Promise<void> {
+// `first` says in the same transaction whether to go on.
+export async function intake(consumer: Consumer, event: ReceivedEvent, first?: (tx: Tx) => Promise<boolean>): Promise<void> {
   const prepared = await consumer.prepare?.(event);
   await consumer.db.transaction(async (tx) => {
+    if (first && !(await first(tx))) return;
     const row = { consumer: consumer.name, event: toBytes('event', event.id), create_time: tx.raw('NOW(6)') };
     // mysql2 asks for found rows, so ON DUPLICATE KEY UPDATE would count a duplicate as well
     const [{ affectedRows }] = await tx.raw(
@@ -129,7 +131,8 @@ async function intake(consumer: Consumer, event: ReceivedEvent): Promise<void> {
   });
 }
 
-async function bury(consumer: Consumer, event: ReceivedEvent, failures: number, error: unknown): Promise<void> {
+// A dead letter: dead-letter.ts shows it and hands it over again.
+export async function bury(consumer: Consumer, event: ReceivedEvent, failures: number, error: unknown): Promise<void> {
   await consumer
     .db('dead_letters')
     .insert({
@@ -140,6 +143,8 @@ async function bury(consumer: Consumer, event: ReceivedEvent, failures: number, 
       workspace: event.workspace,
       data_schema: event.schema,
       data: Buffer.from(event.data),
+      version: event.version,
+      event_time: Number.isNaN(event.time.getTime()) ? null : event.time,
       failures,
       error: error instanceof Error ? error.message.slice(0, 2000) : 'unknown',
       create_time: consumer.db.raw('NOW(6)'),

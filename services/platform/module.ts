@@ -1,5 +1,6 @@
 // Runs modules in one process: opens what they share, starts each, and stops everything in order.
 import type { Knex } from 'knex';
+import { EventLetterServiceService } from '#gen/millrace/executions/v1/event_letter_service.ts';
 import { type Admin, type Answer, openAdmin } from './admin.ts';
 import { openAuth } from './auth.ts';
 import { type Bus, openBus } from './bus.ts';
@@ -8,6 +9,8 @@ import { type Config, readSettings, type Settings, type Values } from './config.
 import { type Consumer, consume } from './consumer.ts';
 import { type Contract, loadContract } from './contract.ts';
 import { openKnex, openPool, type Pool, schemaOf } from './db.ts';
+import { openLetters } from './dead-letter.ts';
+import { sweep } from './dead-letter-store.ts';
 import { watchEventLoop } from './event-loop.ts';
 import { isDatabaseAway } from './faults.ts';
 import type { Definition, Handlers } from './handlers.ts';
@@ -129,6 +132,9 @@ export async function runModules({ modules, config, log, env = process.env }: Op
 
     const stores = new Map<string, Store>();
     const own = new Set(modules.map((module) => module.name));
+    const letters = openLetters({ contract, dbOf: (area) => stores.get(area)?.db });
+    server.add(EventLetterServiceService, letters.handlers);
+    served.push('millrace.executions.v1.EventLetterService');
     for (const module of modules) {
       const moduleLog = log.child({ module: module.name });
       const sign = serviceSigner(config.serviceKeys, module.name);
@@ -147,7 +153,13 @@ export async function runModules({ modules, config, log, env = process.env }: Op
           if (!store) throw new Error(`module ${module.name} has no schema`);
           return store.db;
         },
-        bus: { ...bus, consume: (consumer) => consume(bus, moduleLog, consumer) },
+        bus: {
+          ...bus,
+          consume(consumer) {
+            if (schema) letters.know(schema, consumer);
+            return consume(bus, moduleLog, consumer);
+          },
+        },
         relay: { kick: () => store?.relay.kick() },
         clock: () => new Date(),
         settings: (settings) => readSettings(settings, env),
@@ -208,7 +220,11 @@ async function openStore({ schema, modules, config, bus, log, stops }: StoreOpti
   stops.push(() => pool.end());
   const relay = openRelay({ db, pool, bus, area: schema, log });
   stops.push(() => relay.stop());
-  if (migrations) stops.push(every(SWEEP_MS, () => sweepKeys(db), log));
+  if (migrations)
+    stops.push(
+      every(SWEEP_MS, () => sweepKeys(db), log),
+      every(SWEEP_MS, () => sweep(db), log),
+    );
   return { db, relay };
 }
 
