@@ -28,7 +28,6 @@ export interface Session {
   expect(claimId: Buffer): void; // a claim is about to be committed; takes a credit
   forget(claimId: Buffer): void; // it was not
   start(jobs: readonly Job[]): void; // those that were expected
-  giveBack(jobs: readonly Job[]): void; // or not, after all
   look(): Promise<void>; // compares with running
   close(): Promise<void>;
 }
@@ -44,9 +43,6 @@ const PING_MS = 2000;
 const SILENCE_MS = 8000;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2000;
-
-const isMissing = ({ reason }: { reason: string }): boolean => reason === 'ENVIRONMENT_MISSING';
-const claimOf = ({ claimId }: { claimId: Buffer }): Buffer => claimId;
 
 export function openSession(deps: Deps, server: Owned): Session {
   const { log, client, dispatcherId } = deps;
@@ -67,8 +63,7 @@ export function openSession(deps: Deps, server: Owned): Session {
     const items = message.refused?.items ?? [];
     if (items.length === 0) return;
     log.debug({ server: serverId, reasons: items.map(({ reason }) => reason) }, 'jobs were refused');
-    const [notYet, others] = [items.filter(isMissing), items.filter((item) => !isMissing(item))];
-    const refused = ledger.refused(others.map(claimOf), notYet.map(claimOf));
+    const refused = ledger.refused(items.map(({ claimId }) => claimId));
     refused.catch((error) => log.warn({ error }, 'refused jobs could not be given back'));
   }
 
@@ -122,11 +117,6 @@ export function openSession(deps: Deps, server: Owned): Session {
     }
   }
 
-  function giveBack(jobs: readonly Job[]): void {
-    const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
-    ledger.giveBack(unsent, 'REFUSED');
-  }
-
   const running = (async () => {
     for (let delay = FIRST_RETRY_MS; !closed.signal.aborted; delay = Math.min(delay * 2, LAST_RETRY_MS)) {
       const broken = new AbortController();
@@ -156,12 +146,10 @@ export function openSession(deps: Deps, server: Owned): Session {
       if (control) {
         ledger.send(jobs.map(({ claimId }) => claimId));
         control.start(jobs);
-      } else giveBack(jobs);
-    },
-    giveBack(jobs) {
-      if (control) credit += jobs.length;
-      giveBack(jobs);
-      deps.changed();
+      } else {
+        const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
+        ledger.giveBack(unsent, 'REFUSED');
+      }
     },
     look: ledger.look,
     async close() {
