@@ -1,10 +1,10 @@
-// What is told of executions that ended: their rows as the event needs them, and the outbox statement.
+// What is told of executions that ended: their rows as the event needs them, the outbox statement, and the dead letters among them.
 import type { Db } from '#platform/db.ts';
 import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import * as events from '../events.ts';
 import { messageOf, type Row } from '../execution.ts';
-import { format } from './sql.ts';
+import { format, insert } from './sql.ts';
 
 export type Told = Omit<Row, 'input' | 'output' | 'running_state' | 'timer' | 'due_time' | 'blocked' | 'selector'>;
 
@@ -20,8 +20,18 @@ export function endedSql(db: Db, changed: readonly (Told & { output?: string | n
     execution: messageOf({ output: null, ...row, ...NOT_TOLD }, ''),
     workspaceId: fromBytes('workspace', row.workspace),
   }));
-  return [emitSql(db, ...events.ended(told)).replace(/;$/, '')];
+  return [emitSql(db, ...events.ended(told)).replace(/;$/, ''), ...deadSql(changed)];
 }
+
+// What ended in one of these is a dead letter until somebody looks after it.
+const DEAD = new Set<string>(['FAILED', 'TIMED_OUT']);
+
+const deadSql = (changed: readonly Told[]): string[] =>
+  insert(
+    'dead_executions',
+    'execution, workspace, automation, state, create_time',
+    changed.filter(({ state }) => DEAD.has(state)).map((row) => [row.id, row.workspace, row.automation, 'DEAD', row.end_time]),
+  );
 
 const NOT_TOLD = {
   input: null,
