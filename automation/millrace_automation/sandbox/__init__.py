@@ -6,6 +6,7 @@ settings -> sandbox -> nursery --control socket--> inside/parent --> inside/init
 """
 
 from .events import Event, Exited, Log, Output, Parsed, Progress, Raised, Returned, Settled, Used
+from .inside import masking
 from .process import Process
 from .sandbox import Sandbox
 from .settings import Limits, Reuse, SandboxSettings, SandboxUnavailable
@@ -27,4 +28,5 @@ __all__ = [
     'SandboxUnavailable',
     'Settled',
     'Used',
+    'masking',
 ]

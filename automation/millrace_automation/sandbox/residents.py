@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from .nursery import Child
@@ -29,6 +29,8 @@ class Key:
     limits: Limits
 
 
+Values = Mapping[str, Mapping[str, str]]
+"""What a run may read by name: `secrets`, and `variables` as JSON. The owner of the key names their versions."""
 Spawn = Callable[[str, Limits, dict, list[socket.socket]], Awaitable[Child]]
 
 
@@ -52,11 +54,11 @@ class Residents:
     def parked(self) -> int:
         return len(self._waiting)
 
-    async def launch(self, key: Key, input_json: str, traceparent: str) -> Process:
-        request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent}
+    async def launch(self, key: Key, input_json: str, traceparent: str, values: Values | None = None) -> Process:
+        request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent} | (values or {})
         while resident := self._take(key):
             with contextlib.suppress(OSError):  # it ended while it waited
-                return await resident.next(packets_of(request), lambda: self.launch(key, input_json, traceparent))
+                return await resident.next(packets_of(request), lambda: self.launch(key, input_json, traceparent, values))
         request |= {'source': key.source}
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

@@ -16,7 +16,7 @@ from .inside.plan import Plan
 from .inside.tree import SYSTEM
 from .nursery import Child, Nursery
 from .process import Process, packets_of
-from .residents import Key, Residents
+from .residents import Key, Residents, Values
 from .settings import Limits, SandboxSettings, SandboxUnavailable
 from .users import user_ranges
 
@@ -78,9 +78,11 @@ class Sandbox:
         mode: str = 'run',
         traceparent: str = '',
         reuse: str = '',
+        values: Values | None = None,
     ) -> Process:
         """`mode` is `run` or `validate`. Runs with the same `reuse` may share a process, one after the other, when all else is the same too;
-        empty means never. Raises SandboxUnavailable, and ValueError for an environment that does not exist.
+        empty means never. `values` are those that the script may read by name: `secrets`, and `variables` as JSON. Raises
+        SandboxUnavailable, and ValueError for an environment that does not exist.
         """
         if self.tier < max(self.settings.min_tier, 1):
             lowest = max(self.settings.min_tier, 1)
@@ -88,8 +90,8 @@ class Sandbox:
         if environment != _DEFAULT and not self._libraries(environment):
             raise ValueError(f'there is no environment {environment!r}')
         if reuse and mode == 'run' and self.residents.is_on:
-            return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent)
-        return await self._launch(source, input_json, limits, environment, mode, traceparent)
+            return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent, values)
+        return await self._launch(source, input_json, limits, environment, mode, traceparent, values)
 
     async def stop(self) -> None:
         """Kills every run. Nothing of the sandbox is left when it returns."""
@@ -110,8 +112,10 @@ class Sandbox:
         self.tier, self.limits = tier, verdict.limits
         return True
 
-    async def _launch(self, source: str, input_json: str, limits: Limits, environment: str, mode: str, traceparent: str) -> Process:
-        request = {'mode': mode, 'source': source, 'input': input_json, 'traceparent': traceparent}
+    async def _launch(
+        self, source: str, input_json: str, limits: Limits, environment: str, mode: str, traceparent: str, values: Values | None = None
+    ) -> Process:
+        request = {'mode': mode, 'source': source, 'input': input_json, 'traceparent': traceparent} | (values or {})
         return Process(await self._spawn(environment, limits, request, []))
 
     async def _spawn(self, environment: str, limits: Limits, request: dict[str, Any], line: list[socket.socket]) -> Child:

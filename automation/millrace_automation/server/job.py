@@ -20,6 +20,7 @@ from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process,
 from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
+from .masks import Masks, values_of
 from .outbox import Outbox
 from .results import Stop, note_usage, result
 
@@ -59,6 +60,7 @@ class Job:
         self._grace = seconds(request.grace, 0) if request.HasField('grace') else 10.0
         self._log = lines.Log()
         self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
+        self._masks = Masks(request.secrets) if request.secrets else None
         self._process: Process | None = None
         self._started: job_pb2.Started | None = None
         self._is_isolation_known = self._is_start_due = False
@@ -81,6 +83,7 @@ class Job:
                     environment=request.environment or 'base',
                     traceparent=traceparent,
                     reuse=reuse_of(request),
+                    values=values_of(request),
                 )
         except Exception as fault:
             raise LaunchError(str(fault)) from fault
@@ -91,7 +94,7 @@ class Job:
         try:
             async for event in self._process.events():
                 for part in _parts(event):
-                    self._take(part)
+                    self._take(self._masks.hide(part) if self._masks else part)
                     if self.outbox.is_full:
                         await self.outbox.room()
         except Exception as fault:
@@ -232,8 +235,11 @@ class Job:
         if self._progress:
             self._report()
             self._cancel('progress')
-        for stream, splitter in self._splitters.items():
-            for text, partial in splitter.close():
+        for name, stream in _STREAMS.items():
+            if self._masks:
+                self._split(stream, self._masks.close(name), _now())
+                self._cancel(stream)
+            for text, partial in self._splitters[stream].close():
                 self._deliver(stream, '', text, partial, _now())
         ended = result(self._stop, self._verdict, self._exit, self.limits, self._start_to_close, self._heartbeat)
         if used := self._exit or self._used:

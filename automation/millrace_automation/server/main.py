@@ -6,6 +6,7 @@ starting -> serving -> draining (SIGTERM) -> stopped, exit code 0
 
 import asyncio
 import os
+import resource
 import signal
 
 import grpc
@@ -46,6 +47,7 @@ _OPTIONS = [
 
 def run(settings: Settings) -> int:
     log.set_up(settings.log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its memory holds the secrets of the jobs that run
     try:
         return asyncio.run(_Server(settings).run())
     except Exception as fault:

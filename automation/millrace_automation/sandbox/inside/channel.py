@@ -11,8 +11,11 @@ import resource
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any
 
+from . import report
+from .masking import Masker
 from .streams import Unbuffered
 
 DESCRIPTOR = 3
@@ -31,6 +34,10 @@ class Channel:
     def __init__(self, output: Unbuffered, error: Unbuffered):
         self.given: dict[str, Any] = {}
         """The input of the run."""
+        self.secrets: dict[str, str] = {}
+        self.variables: dict[str, str] = {}
+        """As JSON."""
+        self._mask: Callable[[str], str] = str
         self.tells_usage = True
         """Init tells it for a process that is kept."""
         self._streams = (output, error)
@@ -47,6 +54,12 @@ class Channel:
 
     def _renew_lock(self) -> None:
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
+
+    def give(self, request: dict[str, Any]) -> None:
+        """The secrets and variables that the run may read. No secret leaves through here as it is."""
+        self.secrets = request.get('secrets', {})
+        self.variables = request.get('variables', {})
+        self._mask = Masker(self.secrets.values()).text if self.secrets else str
 
     def renew(self) -> None:
         """New descriptors stand in the place of the old ones."""
@@ -89,7 +102,7 @@ class Channel:
         self.send(LOG, level.encode(errors='replace')[:32] + b'\0' + text.encode(errors='replace'))
 
     def progress(self, fraction: float, message: str) -> None:
-        self.send(PROGRESS, json.dumps([fraction, message[:500]]).encode())
+        self.send(PROGRESS, json.dumps([fraction, self._mask(message)[:500]]).encode())
 
     def returned(self, output: bytes) -> bool:
         """Whether it was small enough."""
@@ -103,6 +116,7 @@ class Channel:
 
     def raised(self, kind: str, message: str, traceback: str) -> None:
         if self.is_own:
+            message, traceback = self._mask(message), report.shortened(self._mask(traceback))
             self._used()
             body = {'type': kind[:200], 'message': message[:8000], 'traceback': traceback[-32_000:]}
             self.send(RAISED, json.dumps(body, ensure_ascii=True).encode())

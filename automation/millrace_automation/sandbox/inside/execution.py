@@ -91,6 +91,7 @@ def run(request: dict[str, Any], channel: Channel) -> int:
         channel.returned(json.dumps(validate.validate(request['source']), ensure_ascii=False).encode())
         return 0
     set_trace(request['traceparent'])
+    channel.give(request)
     return judge(channel, request['input'], Script(request['source']))[0]
 
 

@@ -1,5 +1,6 @@
-"""The module `millrace` of scripts: `log`, `progress` and `input`."""
+"""The module `millrace` of scripts: `log`, `progress`, `input`, `secret` and `variable`."""
 
+import json
 import logging
 import math
 import sys
@@ -22,6 +23,12 @@ class _ToLog(logging.Handler):
             self.handleError(record)
 
 
+def _named(values: dict[str, str], kind: str, name: str) -> str:
+    if name not in values:
+        raise LookupError(f'This revision has no {kind} {name!r}: its spec must name it in {kind}s.')
+    return values[name]
+
+
 def install(channel: Channel) -> None:
     """Makes `import millrace` work and sends what `logging` is given, from level INFO, to the log."""
 
@@ -40,11 +47,19 @@ def install(channel: Channel) -> None:
         """What the execution was given."""
         return channel.given
 
+    def secret(name: str) -> str:
+        """The value of a secret of the workspace that the automation's spec names."""
+        return _named(channel.secrets, 'secret', name)
+
+    def variable(name: str) -> Any:
+        """The value of a variable of the workspace that the automation's spec names."""
+        return json.loads(_named(channel.variables, 'variable', name))
+
     module = types.ModuleType('millrace', 'Speaks with the platform that runs this script.')
-    for function in (log, progress, input):
+    for function in (log, progress, input, secret, variable):
         function.__module__ = 'millrace'
         setattr(module, function.__name__, function)
-    module.__all__ = ['log', 'progress', 'input']
+    module.__all__ = ['log', 'progress', 'input', 'secret', 'variable']
     sys.modules['millrace'] = module
     root = logging.getLogger()
     root.handlers[:] = [_ToLog(channel)]

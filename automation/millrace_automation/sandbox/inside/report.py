@@ -3,14 +3,14 @@
 import traceback
 
 SCRIPT = 'script.py'
-_MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 8_000, 32_000
+_TRACEBACK_CHARACTERS = 32_000
 
 
 def describe(error: BaseException) -> tuple[str, str, str]:
-    """Type, message and traceback."""
+    """Type, message and traceback, whole: they are cut when the secrets in them are hidden."""
     told = traceback.TracebackException.from_exception(error, compact=True)
     _keep_own_frames(told, set())
-    return type(error).__name__, _message(error)[:_MESSAGE_CHARACTERS], _shortened(''.join(told.format()))
+    return type(error).__name__, _message(error), ''.join(told.format())
 
 
 def _message(error: BaseException) -> str:
@@ -20,7 +20,8 @@ def _message(error: BaseException) -> str:
         return '<the exception has no message: its __str__ failed>'
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A long traceback without its middle."""
     if len(text) <= _TRACEBACK_CHARACTERS:
         return text
     half = _TRACEBACK_CHARACTERS // 2 - 20

@@ -42,6 +42,7 @@ def serve(request: dict[str, Any], channel: Channel, begin: socket.socket) -> in
     request['source'] = ''
     while True:
         execution.set_trace(request['traceparent'])
+        channel.give(request)
         code, is_well = execution.judge(channel, request['input'], script)
         if not is_well or not channel.is_own:  # a process that the script forked ends here
             return code
