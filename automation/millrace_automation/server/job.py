@@ -10,7 +10,7 @@ import asyncio
 import enum
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.automations.v1 import spec_pb2
@@ -29,7 +29,6 @@ FLUSH_SECONDS = 0.2
 START_SECONDS = 0.05  # how long a start waits for the first line or the result
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
-_PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
 GONE_SECONDS = 1.0  # and after its result was told
 _ISOLATIONS = (spec_pb2.AutomationSpec.FRESH, spec_pb2.AutomationSpec.REUSED)
@@ -60,7 +59,7 @@ class Job:
         self._grace = seconds(request.grace, 0) if request.HasField('grace') else 10.0
         self._log = lines.Log()
         self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
-        self._masks = Masks(request.secrets) if request.secrets else None
+        self._masks = Masks(request.secrets)
         self._process: Process | None = None
         self._started: job_pb2.Started | None = None
         self._is_isolation_known = self._is_start_due = False
@@ -93,8 +92,8 @@ class Job:
         self._begin(sandbox)
         try:
             async for event in self._process.events():
-                for part in _parts(event):
-                    self._take(self._masks.hide(part) if self._masks else part)
+                for part in self._masks.parts(event):
+                    self._take(part)
                     if self.outbox.is_full:
                         await self.outbox.room()
         except Exception as fault:
@@ -236,9 +235,8 @@ class Job:
             self._report()
             self._cancel('progress')
         for name, stream in _STREAMS.items():
-            if self._masks:
-                self._split(stream, self._masks.close(name), _now())
-                self._cancel(stream)
+            self._split(stream, self._masks.close(name), _now())
+            self._cancel(stream)
             for text, partial in self._splitters[stream].close():
                 self._deliver(stream, '', text, partial, _now())
         ended = result(self._stop, self._verdict, self._exit, self.limits, self._start_to_close, self._heartbeat)
@@ -263,15 +261,6 @@ class Job:
         for key in keys:
             if timer := self._timers.pop(key, None):
                 timer.cancel()
-
-
-def _parts(event: object) -> Iterator[object]:
-    """The event in parts so small that none makes the outbox much larger than it may be."""
-    if isinstance(event, Output) and len(event.data) > _PART_BYTES:
-        for start in range(0, len(event.data), _PART_BYTES):
-            yield Output(event.stream, event.data[start : start + _PART_BYTES], event.time)
-    else:
-        yield event
 
 
 def reuse_of(request: job_pb2.Job) -> str:
