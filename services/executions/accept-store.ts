@@ -178,7 +178,7 @@ export function additions(
     rows.map((row) => ({ execution: messageOf({ ...row, input: null }, ''), workspaceId: fromBytes('workspace', row.workspace) }));
   const created = sorted.map(({ row, skips }): Row => (skips ? { ...row, state: 'QUEUED', version: 1, error: null, end_time: null } : row));
   const ended = sorted.filter(({ skips }) => skips).map(({ row }) => row);
-  const all = [...events.created(told(created)), ...events.ended(told(ended))];
+  const all = [...events.created(told(created)), ...events.ended(told(ended).map(events.partOf))];
   statements.push(emitSql(db, ...all).replace(/;$/, ''), 'COMMIT');
   return statements.join(';\n');
 }

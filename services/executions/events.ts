@@ -1,6 +1,6 @@
 // What the area publishes: many executions in one event, but no event larger than a broker takes.
 import type { Execution } from '#gen/millrace/executions/v1/execution.ts';
-import { ExecutionEvent, type ExecutionEvent_Item } from '#gen/millrace/executions/v1/execution_event.ts';
+import { ExecutionEvent } from '#gen/millrace/executions/v1/execution_event.ts';
 import type { Event } from '#platform/outbox.ts';
 
 const MAX_BYTES = 512 * 1024; // NATS takes 1 MiB unless told otherwise
@@ -11,44 +11,58 @@ export interface Told {
   workspaceId: string;
 }
 
-export const created = (told: readonly Told[]): Event[] => eventsOf('created', told);
-export const ended = (told: readonly Told[]): Event[] => eventsOf('ended', told);
+// One of them, as the bytes of an ExecutionEvent that is about it alone.
+export interface Part {
+  execution: Execution;
+  bytes: Uint8Array;
+  isWhole: boolean; // but for its input
+}
+
+export const created = (told: readonly Told[]): Event[] => eventsOf('created', told.map(partOf));
+export const ended = (parts: readonly Part[]): Event[] => eventsOf('ended', parts);
 
 // A message with a repeated field is the concatenation of messages with one element each.
-function eventsOf(verb: 'created' | 'ended', told: readonly Told[]): Event[] {
+function eventsOf(verb: 'created' | 'ended', all: readonly Part[]): Event[] {
   const events: Event[] = [];
   let parts: Uint8Array[] = [];
-  let first: Told | undefined;
+  let first: Part | undefined;
   let bytes = 0;
   const flush = () => {
-    if (first) events.push(event(verb, first, Buffer.concat(parts)));
+    if (first) events.push(event(verb, first.execution, Buffer.concat(parts)));
     parts = [];
     first = undefined;
     bytes = 0;
   };
-  for (const one of told) {
-    const part = ExecutionEvent.encode({ items: [itemOf(one)] }).finish();
-    if (bytes + part.length > MAX_BYTES) flush();
+  for (const one of all) {
+    if (bytes + one.bytes.length > MAX_BYTES) flush();
     first ??= one;
-    parts.push(part);
-    bytes += part.length;
+    parts.push(one.bytes);
+    bytes += one.bytes.length;
   }
   flush();
   return events;
 }
 
-function itemOf({ execution, workspaceId }: Told): ExecutionEvent_Item {
+export function partOf({ execution, workspaceId }: Told): Part {
   const isBig = execution.output !== undefined && Buffer.byteLength(JSON.stringify(execution.output)) > MAX_OUTPUT_BYTES;
-  return { execution: { ...execution, input: undefined, output: isBig ? undefined : execution.output }, workspaceId };
+  const told = { ...execution, input: undefined, output: isBig ? undefined : execution.output };
+  return { execution, bytes: ExecutionEvent.encode({ items: [{ execution: told, workspaceId }] }).finish(), isWhole: !isBig };
+}
+
+// What a notice said of an execution that was read before: its end, when it is told whole.
+export function endIn(news: Uint8Array | undefined, read: Execution): Execution | undefined {
+  if (!news?.length) return undefined;
+  const told = ExecutionEvent.decode(news).items[0]?.execution;
+  return told?.endTime && told.id === read.id && told.version > read.version ? { ...told, input: read.input } : undefined;
 }
 
 // The event is about many: its subject is the first one's id, and each item carries its own workspace and version.
-const event = (verb: 'created' | 'ended', { execution }: Told, data: Uint8Array): Event => ({
+const event = (verb: 'created' | 'ended', { id, version }: Execution, data: Uint8Array): Event => ({
   type: `execution.${verb}`,
   verb,
-  subject: execution.id,
+  subject: id,
   workspace: '',
-  version: execution.version,
+  version,
   schema: 'millrace.executions.v1.ExecutionEvent',
   data,
 });

@@ -72,6 +72,29 @@ def main(n: int):
     await pool.end();
   });
 
+  it('are told at their end, by RunAndWait and by a watch, as a read tells them', async () => {
+    const source = `
+import millrace
+def main(what: str):
+    millrace.progress(0.5, "half")
+    if what == "fails":
+        raise ValueError("no")
+    return "x" * 20_000 if what == "large" else {"what": what, "n": [1, None, 1.5]}
+`;
+    const automationId = await lab.publish({ source });
+    for (const what of ['small', 'large', 'fails']) {
+      const execution = draft(automationId, { input: { what }, labels: { a: 'b' }, priority: 3 });
+      const done = await client().runAndWait({ execution, wait: { seconds: 30, nanos: 0 }, requestId: '' });
+      const read = await lab.get(done.id);
+      expect(read.endTime).to.be.an.instanceOf(Date);
+      expect(done).to.deep.equal(read);
+      const { id } = await client().createExecution({ execution, requestId: '' });
+      const frames = [];
+      for await (const frame of client().watchExecution({ id })) if (frame.execution) frames.push(frame.execution);
+      expect(frames.at(-1)).to.deep.equal({ ...(await lab.get(id)), input: undefined });
+    }
+  });
+
   it('stop when they are cancelled, within the grace period, and say so', async () => {
     const source = 'import time\ndef main():\n    print("begun")\n    time.sleep(120)\n';
     const id = await lab.start(await lab.publish({ source }));

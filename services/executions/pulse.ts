@@ -3,6 +3,7 @@ import type { Bus } from '#platform/bus.ts';
 
 export interface Pulse {
   count(): number; // take it before looking, give it to wait()
+  news(): Uint8Array | undefined; // what the last notice carried
   beat(): void;
   wait(seen: number, signal: AbortSignal, ms?: number): Promise<void>; // until it beats again, the time is up or the signal aborts
   close(): void;
@@ -10,14 +11,20 @@ export interface Pulse {
 
 export function openPulse(bus: Pick<Bus, 'onNotice' | 'onReconnect'>, subjects: readonly string[]): Pulse {
   let count = 0;
+  let last: Uint8Array | undefined;
   const waiting = new Set<() => void>();
   const beat = () => {
     count += 1;
     for (const wake of waiting) wake();
   };
-  const stops = [bus.onReconnect(beat), ...subjects.map((subject) => bus.onNotice(subject, beat))];
+  const hear = (data: Uint8Array) => {
+    last = data;
+    beat();
+  };
+  const stops = [bus.onReconnect(beat), ...subjects.map((subject) => bus.onNotice(subject, hear))];
   return {
     count: () => count,
+    news: () => last,
     beat,
     wait(seen, signal, ms) {
       if (count !== seen || signal.aborted || (ms ?? 1) <= 0) return Promise.resolve();

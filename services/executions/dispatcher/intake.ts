@@ -6,7 +6,7 @@ import { isDatabaseAway } from '#platform/faults.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
-import { claimedOf, contextsOf, finish, type Leave, type Running } from '../engine/finish.ts';
+import { claimedOf, contextsOf, type Ends, finish, type Leave, type Running } from '../engine/finish.ts';
 import { afterLoss, afterRefusal, afterResult } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
 import { hex, rows } from '../engine/sql.ts';
@@ -35,7 +35,7 @@ interface Deps {
   owner: Buffer;
   specs: LoadSpecs;
   held(): number; // claims that servers have
-  written(all: readonly Written[], lanes: ReadonlySet<number>): void; // after each commit
+  written(all: readonly Written[], lanes: ReadonlySet<number>, ends: Ends): void; // after each commit
 }
 interface Told {
   row: Running;
@@ -120,7 +120,7 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
   const leaves = await leavesOf(deps, connection, told, fence.told);
   const leaving = new Map(leaves.map((leave) => [hex(leave.row.execution), leave]));
   const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
-  const { statements, lanes } = await finish(connection, deps.db, leaves);
+  const { statements, lanes, ends } = await finish(connection, deps.db, leaves);
   failpoint('intake.before_commit');
   await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...statements, 'COMMIT']);
   failpoint('intake.after_commit');
@@ -129,7 +129,7 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
     replies.set(keyOf(report), report.given ? { kind: 'STALE' } : kept); // what was given up shall be dropped
   }
   const written = told.map((one) => writtenOf(one, leaving.get(hex(one.row.execution))));
-  deps.written(written, lanes);
+  deps.written(written, lanes, ends);
   failpoint('intake.told');
   return replies;
 }

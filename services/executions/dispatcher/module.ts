@@ -6,9 +6,10 @@ import type { Module } from '#platform/module.ts';
 import { every, pause, repeat } from '#platform/pause.ts';
 import { openCancel } from '../cancel.ts';
 import { openCrowd } from '../crowd.ts';
-import type { Leave } from '../engine/finish.ts';
+import type { Ends, Leave } from '../engine/finish.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
+import { hex } from '../engine/sql.ts';
 import { ring } from '../engine/tickets.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
@@ -49,16 +50,16 @@ export const module: Module = {
     const gate = openGate(pools.keepers);
     const compactor = openCompactor({ pool: pools.keepers, log });
     const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
-    const changed = (execution: Buffer) => bus.notify(notices.changed(fromBytes('execution', execution)));
+    const changed = (execution: Buffer, end?: Uint8Array) => bus.notify(notices.changed(fromBytes('execution', execution)), end);
 
     // What is told after executions have left running.
-    function left(leaves: readonly Leave[], lanes: ReadonlySet<number>): void {
+    function left(leaves: readonly Leave[], lanes: ReadonlySet<number>, ends?: Ends): void {
       ringAll(new Set([...lanes, ...gate.beside(leaves.map(({ row }) => row.lane))]));
       if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
       if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
       for (const { row, verdict } of leaves) {
         metrics.ended.inc({ to: verdict.to });
-        changed(row.execution);
+        changed(row.execution, ends?.get(hex(row.execution)));
         if (row.started || verdict.to !== 'QUEUED') compactor.ended(row.execution, row.attempt);
       }
     }
@@ -69,7 +70,7 @@ export const module: Module = {
       for (const server of new Set(leaves.map(({ row }) => fromBytes('server', row.server)))) bus.notify(notices.cancel(server));
     }
 
-    function written(all: readonly Written[], lanes: ReadonlySet<number>): void {
+    function written(all: readonly Written[], lanes: ReadonlySet<number>, ends: Ends): void {
       for (const { row, lines, bytes, isChanged, leave } of all) {
         if (lines > 0) {
           metrics.lines.inc(lines);
@@ -79,7 +80,7 @@ export const module: Module = {
         if (isChanged && !leave) changed(row.execution);
       }
       const leaves = all.flatMap(({ leave }) => leave ?? []);
-      left(leaves, lanes);
+      left(leaves, lanes, ends);
     }
 
     const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, held: () => held(), written });
@@ -143,7 +144,7 @@ export const module: Module = {
       specs,
       due(executions, lanes) {
         ringAll(lanes);
-        executions.forEach(changed);
+        for (const execution of executions) changed(execution);
       },
       crowded(keys) {
         for (const key of keys) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));

@@ -13,14 +13,18 @@ const COLUMNS = `id, workspace, automation, revision, state, version, creator, r
 
 export const selectTold = (ids: readonly Buffer[]): string => format(`SELECT ${COLUMNS} FROM executions WHERE id IN (?)`, [ids]);
 
-// The rows after the change.
-export function endedSql(db: Db, changed: readonly (Told & { output?: string | null })[]): string[] {
-  if (changed.length === 0) return [];
-  const told = changed.map((row) => ({
-    execution: messageOf({ output: null, ...row, ...NOT_TOLD }, ''),
-    workspaceId: fromBytes('workspace', row.workspace),
-  }));
-  return [emitSql(db, ...events.ended(told)).replace(/;$/, ''), ...deadSql(changed)];
+// The rows after the change. The parts are of the event, in their order.
+export function tellEnds(
+  db: Db,
+  changed: readonly (Told & { output?: string | null })[],
+): { statements: string[]; parts: readonly events.Part[] } {
+  const parts = changed.map((row) =>
+    events.partOf({
+      execution: messageOf({ output: null, ...row, ...NOT_TOLD }, ''),
+      workspaceId: fromBytes('workspace', row.workspace),
+    }),
+  );
+  return { statements: parts.length === 0 ? [] : [emitSql(db, ...events.ended(parts)).replace(/;$/, ''), ...deadSql(changed)], parts };
 }
 
 // What ended in one of these is a dead letter until somebody looks after it.

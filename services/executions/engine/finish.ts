@@ -2,7 +2,7 @@
 // fence), decides by machine.ts, adds what else it writes, and commits. Lock order: running, limits, slots, waiting, ready, timers, executions.
 import type { Db } from '#platform/db.ts';
 import { endAttempts } from './attempts.ts';
-import { endedSql, selectTold, type Told } from './ended.ts';
+import { selectTold, type Told, tellEnds } from './ended.ts';
 import type { Claimed, Situation, Verdict } from './machine.ts';
 import { giveOn, lockLimits, READY, readyOf } from './slots.ts';
 import type { LoadSpecs } from './specs.ts';
@@ -106,18 +106,22 @@ const countLost = (ids: readonly Buffer[]): string =>
 
 const NO_RETRY = { maxAttempts: 1, initialMs: 0, coefficient: 1, maxMs: 0, nonRetryable: new Set<string>(), onLost: 'FAIL' as const };
 
-// The statements that make them leave, and the lanes to ring after the commit.
-export async function finish(
-  connection: Connection,
-  db: Db,
-  leaves: readonly Leave[],
-): Promise<{ statements: string[]; lanes: Set<number> }> {
+export interface Finish {
+  statements: string[]; // that make them leave
+  lanes: Set<number>; // to ring after the commit
+  ends: Ends;
+}
+// What notices may tell after the commit of executions that end, by their ids in hexadecimal. Those with a large output are not among them.
+export type Ends = ReadonlyMap<string, Uint8Array>;
+
+export async function finish(connection: Connection, db: Db, leaves: readonly Leave[]): Promise<Finish> {
   const inOrder = [...leaves].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   const limits = await lockLimits(connection, slotsOf(inOrder).keys());
   const given = await giveOn(connection, limits, slotsOf(inOrder));
   const back = inOrder.flatMap(({ row, verdict }) => (verdict.to === 'QUEUED' ? [{ ...row, losses: verdict.losses }] : []));
   const gone = inOrder.map(rowAfter);
   const ended = gone.filter(({ isEnded }) => isEnded);
+  const told = tellEnds(db, ended.map(toldOf));
   const statements = [
     ...given.statements,
     ...insert('ready', READY, back.map(readyOf)),
@@ -125,10 +129,14 @@ export async function finish(
     ...endAttempts(inOrder),
     ...update(gone.filter(({ isChanged }) => isChanged)),
     ...insert('results', 'execution, kind, body', ended.filter(hasLargeOutput).map(resultOf)),
-    ...endedSql(db, ended.map(toldOf)),
+    ...told.statements,
     ...inOrder.map(({ row }) => format('DELETE FROM running WHERE execution = ?', [row.execution])),
   ];
-  return { statements, lanes: new Set([...given.lanes, ...back.map(({ lane }) => lane)]) };
+  const ends = told.parts.flatMap(({ bytes, isWhole }, index): [string, Uint8Array][] => {
+    const one = ended[index];
+    return one && isWhole && !isLarge(one.output) ? [[hex(one.after.id), bytes]] : [];
+  });
+  return { statements, lanes: new Set([...given.lanes, ...back.map(({ lane }) => lane)]), ends: new Map(ends) };
 }
 
 // `ready` implies that the slot is held: what goes back there keeps it.

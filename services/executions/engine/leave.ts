@@ -1,7 +1,7 @@
 // Ends executions that do not run: out of ready, waiting or timers, with their slots given on, the final state and the event in one transaction.
 // Lock order: limits, slots, waiting, ready, timers, executions.
 import type { Db } from '#platform/db.ts';
-import { endedSql, selectTold, type Told } from './ended.ts';
+import { selectTold, type Told, tellEnds } from './ended.ts';
 import type { ErrorBody } from './machine.ts';
 import { giveOn, lockLimits } from './slots.ts';
 import { type Connection, format, hex, rows } from './sql.ts';
@@ -45,7 +45,7 @@ export async function endWaiting(connection: Connection, db: Db, endings: readon
   const given = await giveOn(connection, limits, slotsOf(held));
   const after = (results.at(-1) as Told[]).map((row) => endedRow(row, wanted.get(hex(row.id)), clock.now));
   const told = after.map(({ row }) => row);
-  await rows(connection, [...given.statements, ...after.map(({ row, ending }) => update(row, ending)), ...endedSql(db, told)]);
+  await rows(connection, [...given.statements, ...after.map(({ row, ending }) => update(row, ending)), ...tellEnds(db, told).statements]);
   return { ended: new Set(held.map(({ execution }) => hex(execution))), lanes: new Set(given.lanes) };
 }
 

@@ -1,5 +1,5 @@
-// Subjects of notices. A notice says "look" and never carries the truth: it may be lost, doubled or late.
-export const changed = (executionId: string): string => `executions.changed.${executionId}`; // state or progress
+// Subjects of notices. A notice says "look" and is not the truth: it may be lost, doubled or late.
+export const changed = (executionId: string): string => `executions.changed.${executionId}`; // state or progress; at the end it may carry that, as committed (events.endIn)
 export const logs = (executionId: string): string => `executions.logs.${executionId}`; // there are new lines
 export const cancel = (serverId: string): string => `executions.cancel.${serverId}`; // to the server's owner: some of its executions shall stop, or count no longer
 export const servers = 'executions.servers'; // a server came, changed, or has no owner

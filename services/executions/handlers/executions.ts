@@ -12,6 +12,7 @@ import type { Cancel } from '../cancel.ts';
 import type { Create } from '../create.ts';
 import { isFinal } from '../engine/machine.ts';
 import * as notices from '../engine/notices.ts';
+import { endIn } from '../events.ts';
 import { attemptOf, draftAgain, draftOf, inputOf, type StateName } from '../execution.ts';
 import { openPulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
@@ -45,7 +46,7 @@ export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Om
       for (let seen = 0; isOpen(found) && performance.now() < until && !call.signal.aborted; ) {
         await pulse.wait(seen, call.signal, Math.min(lookMs, until - performance.now()));
         seen = pulse.count();
-        found = await reads.get(call.caller.workspace, found.id);
+        found = endIn(pulse.news(), found) ?? (await reads.get(call.caller.workspace, found.id));
       }
       return found;
     } finally {

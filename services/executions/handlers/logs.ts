@@ -1,6 +1,6 @@
 // ExecutionService's streams: an execution as it changes, and its log.
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
-import { Execution_State } from '#gen/millrace/executions/v1/execution.ts';
+import { type Execution, Execution_State } from '#gen/millrace/executions/v1/execution.ts';
 import type {
   ExecutionServiceService,
   TailExecutionLogsResponse,
@@ -14,9 +14,10 @@ import type { Logger } from '#platform/log.ts';
 import { withKeepAlive } from '#platform/stream.ts';
 import { parseCursor } from '../engine/log-codec.ts';
 import * as notices from '../engine/notices.ts';
+import { endIn } from '../events.ts';
 import { stateOf } from '../execution.ts';
 import { type Position, START } from '../log.ts';
-import { openPulse } from '../pulse.ts';
+import { openPulse, type Pulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import type { Tails } from '../tail.ts';
 
@@ -51,13 +52,11 @@ export const handlers = (deps: Deps): Streams => {
     yield { end: { code, message, state: known ?? (await stateNow(workspace, id)) } };
   }
 
-  async function* changes(workspace: string, id: string, signal: AbortSignal): AsyncGenerator<WatchExecutionResponse> {
-    const pulse = openPulse(bus, [notices.changed(id)]);
+  async function* changes(workspace: string, first: Execution, pulse: Pulse, signal: AbortSignal): AsyncGenerator<WatchExecutionResponse> {
+    const { id } = first;
     try {
       let last: Execution_State | undefined;
-      for (let told = ''; !signal.aborted; ) {
-        const seen = pulse.count();
-        const execution = { ...(await reads.get(workspace, id)), input: undefined };
+      for (let told = '', seen = 0, execution = first; !signal.aborted; ) {
         const text = JSON.stringify(execution);
         if (text !== told) yield { execution };
         told = text;
@@ -66,12 +65,13 @@ export const handlers = (deps: Deps): Streams => {
           break;
         }
         await pulse.wait(seen, signal, keepAliveMs);
+        if (signal.aborted) break;
+        seen = pulse.count();
+        execution = endIn(pulse.news(), execution) ?? { ...(await reads.get(workspace, id)), input: undefined };
       }
       yield* ending(workspace, id, signal, undefined, last);
     } catch (error) {
       yield* ending(workspace, id, signal, error);
-    } finally {
-      pulse.close();
     }
   }
 
@@ -93,8 +93,13 @@ export const handlers = (deps: Deps): Streams => {
 
   return {
     async *watchExecution({ id }, { caller, signal }) {
-      await reads.row(caller.workspace, id);
-      yield* withKeepAlive(changes(caller.workspace, id, signal), keepAliveMs, keepAlive, signal);
+      const pulse = openPulse(bus, [notices.changed(id)]);
+      try {
+        const first = { ...(await reads.get(caller.workspace, id)), input: undefined };
+        yield* withKeepAlive(changes(caller.workspace, first, pulse, signal), keepAliveMs, keepAlive, signal);
+      } finally {
+        pulse.close();
+      }
     },
 
     async *tailExecutionLogs({ id, cursor, follow }, { caller, signal }) {
