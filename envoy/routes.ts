@@ -127,8 +127,10 @@ const corsPolicy = (origins: readonly string[]): Fields =>
   extension('filters.http.cors.v3.CorsPolicy', {
     allow_origin_string_match: origins.map((exact) => ({ exact })),
     allow_methods: 'GET, POST, PUT, PATCH, DELETE',
-    allow_headers: 'authorization, content-type, accept, idempotency-key, traceparent, tracestate, x-grpc-web, x-user-agent, grpc-timeout',
-    expose_headers: 'location, retry-after, www-authenticate, x-request-id, grpc-status, grpc-message, grpc-status-details-bin',
+    allow_headers:
+      'authorization, content-type, accept, idempotency-key, traceparent, tracestate, range, if-range, x-grpc-web, x-user-agent, grpc-timeout',
+    expose_headers:
+      'location, content-disposition, content-range, etag, repr-digest, retry-after, www-authenticate, x-request-id, grpc-status, grpc-message, grpc-status-details-bin',
     max_age: '600',
     allow_credentials: false, // a page shows its token itself; no call is authenticated by a cookie
     forward_not_matching_preflights: false,

@@ -5,13 +5,30 @@ settings -> sandbox -> nursery --control socket--> inside/parent --> inside/init
                `-> residents -> resident --line, one for each that is kept--> inside/residence
 """
 
-from .events import Event, Exited, Log, Output, Parsed, Progress, Raised, Returned, Settled, Used
+from .events import (
+    ArtifactClosed,
+    ArtifactData,
+    ArtifactOpened,
+    Event,
+    Exited,
+    Log,
+    Output,
+    Parsed,
+    Progress,
+    Raised,
+    Returned,
+    Settled,
+    Used,
+)
 from .inside import masking
 from .process import Process
 from .sandbox import Sandbox
 from .settings import Limits, Reuse, SandboxSettings, SandboxUnavailable
 
 __all__ = [
+    'ArtifactClosed',
+    'ArtifactData',
+    'ArtifactOpened',
     'Event',
     'Exited',
     'Limits',

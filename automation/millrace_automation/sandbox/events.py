@@ -8,11 +8,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .inside.channel import FIRST, HEAD, LOG, MORE, PARSED, PART_BYTES, PROGRESS, RAISED, RETURNED, USAGE, USED
+from .inside.artifacts import NUMBER
+from .inside.channel import ARTIFACT, ARTIFACT_DATA, FIRST, HEAD, LOG, MORE, PARSED, PART_BYTES, PROGRESS, RAISED, RETURNED, USAGE, USED
 
 PACKET_BYTES = HEAD.size + PART_BYTES
 OUTPUT_BYTES = 1 << 20
-_MOST_BYTES = {PARSED: 1, USED: USAGE.size, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19}
+_MOST_BYTES = {PARSED: 1, USED: USAGE.size, LOG: 1 << 20, PROGRESS: PART_BYTES, RETURNED: OUTPUT_BYTES, RAISED: 1 << 19} | {
+    ARTIFACT: PART_BYTES,
+    ARTIFACT_DATA: PART_BYTES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,29 @@ class Progress:
 
     fraction: float
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactOpened:
+    """It begins to send a file, and sends no more of one that it has not finished. The number is its own."""
+
+    number: int
+    name: str
+    content_type: str
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactData:
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactClosed:
+    number: int
+    is_whole: bool
+    """Else it was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +118,8 @@ class Exited:
     time: float
 
 
-Told = Log | Progress | Returned | Raised | Parsed | Used
+OfArtifact = ArtifactOpened | ArtifactData | ArtifactClosed
+Told = Log | Progress | OfArtifact | Returned | Raised | Parsed | Used
 Event = Output | Told | Settled | Exited
 
 
@@ -122,6 +150,8 @@ class Decoder:
 
 
 def _read(kind: bytes, body: bytes, now: float) -> Told | None:
+    if kind == ARTIFACT_DATA:
+        return ArtifactData(*NUMBER.unpack_from(body), body[NUMBER.size :]) if len(body) >= NUMBER.size else None
     if kind == PARSED:
         return Parsed(body == b'1')
     if kind == USED:
@@ -138,6 +168,10 @@ def _read(kind: bytes, body: bytes, now: float) -> Told | None:
     match value:
         case [int() | float() as fraction, str(message)] if kind == PROGRESS and math.isfinite(fraction):
             return Progress(min(max(float(fraction), 0.0), 1.0), _clean(message)[:500])
+        case [int(number), 'open', str(name), str(content_type), int(days)] if kind == ARTIFACT:
+            return ArtifactOpened(number, _clean(name)[:1000], _clean(content_type)[:1000], min(max(days, -1), 100_000))
+        case [int(number), ('finish' | 'give up') as how] if kind == ARTIFACT:
+            return ArtifactClosed(number, how == 'finish')
         case {'type': str(name), 'message': str(message), 'traceback': str(traceback)} if kind == RAISED:
             return Raised(_clean(name)[:200], _clean(message)[:8_000], _clean(traceback)[:32_000])
     return None

@@ -1,6 +1,7 @@
 """One run as the server sees it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
-from .events import PACKET_BYTES, Decoder, Event, Exited, Output, Raised, Returned, Settled, Told
+from .events import PACKET_BYTES, ArtifactData, Decoder, Event, Exited, Output, Raised, Returned, Settled, Told
 from .inside.channel import PART_BYTES
 
 _CHUNK_BYTES = 65536
@@ -86,6 +87,12 @@ class Process:
     def has_ended(self) -> bool:
         """Nothing more comes than what the streams hold."""
         return self._child.exit.done()
+
+    def answer(self, packet: bytes) -> None:
+        """To the script, which may not listen."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(packet)
 
     def terminate(self) -> None:
         """SIGTERM to the script, which arrives as KeyboardInterrupt."""
@@ -168,6 +175,8 @@ class Process:
                 return found, True
             if message := self._decoder.feed(packet, now):
                 found.append(message)
+                if isinstance(message[2], ArtifactData):  # a piece at a time: the next ones wait in the channel
+                    return found, False
                 if isinstance(message[2], Returned | Raised):  # what comes after the verdict does not count
                     self._has_verdict = True
                     self._close_channel()

@@ -68,6 +68,9 @@ class TurnProcess(Process):
     def has_ended(self) -> bool:
         return self._other.has_ended if self._other else super().has_ended
 
+    def answer(self, packet: bytes) -> None:
+        self._other.answer(packet) if self._other else super().answer(packet)
+
     def terminate(self) -> None:
         self._is_stopped = True
         self._other.terminate() if self._other else super().terminate()

@@ -21,6 +21,7 @@ from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
 from .masks import Masks, values_of
+from .artifacts import Uploads
 from .outbox import Outbox
 from .results import Stop, note_usage, result
 
@@ -46,10 +47,11 @@ class Phase(enum.Enum):
 
 
 class Job:
-    def __init__(self, request: job_pb2.Job, claim_id: bytes, changed: Callable[[Outbox], None]):
+    def __init__(self, request: job_pb2.Job, claim_id: bytes, changed: Callable[[Outbox], None], uploads: Uploads):
         self.execution_id = request.execution_id
         self.claim_id = claim_id
         self.outbox = Outbox(request.execution_id, claim_id, changed)
+        self._uploads = uploads
         self.phase = Phase.LAUNCHING
         self.accept_time = time.monotonic()
         self.start_seconds = 0.0
@@ -90,10 +92,12 @@ class Job:
             del request  # up to 1.25 MiB that is not needed any longer
             self.phase = Phase.RUNNING
         self._begin(sandbox)
+        self._uploads.begin(self._process.answer, self._deliver)
         try:
             async for event in self._process.events():
                 for part in self._masks.parts(event):
                     self._take(part)
+                    await self._uploads.take(part)
                     if self.outbox.is_full:
                         await self.outbox.room()
         except Exception as fault:
@@ -124,6 +128,7 @@ class Job:
         self._log.end_within(REST_BYTES)
         if self._process:
             self._process.kill()
+        self._uploads.close()
         self.outbox.unbound()
 
     def fail(self, ended: job_pb2.Result) -> None:
@@ -164,7 +169,7 @@ class Job:
             self._after(self._heartbeat, 'heartbeat', self._miss_heartbeat)
 
     def _miss_heartbeat(self) -> None:
-        if self.outbox.is_full:
+        if self.outbox.is_full or self._uploads.is_full:
             self._expect_heartbeat()  # it is we who do not listen
         else:
             self.stop(Stop.HEARTBEAT)
@@ -246,6 +251,7 @@ class Job:
 
     def _end(self, ended: job_pb2.Result, at: float) -> None:
         self.phase = Phase.ENDED
+        self._uploads.close()
         ended.time.CopyFrom(_timestamp(at))
         ended.log_count, ended.log_sha256 = self._log.count, self._log.sha256
         ended.log_bytes, ended.dropped_bytes = self._log.kept_bytes, self._log.dropped_bytes

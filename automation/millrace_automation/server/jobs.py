@@ -10,6 +10,7 @@ from millrace.runner.v1 import job_pb2
 from millrace_automation.sandbox import Sandbox
 
 from . import log, metrics, telemetry
+from .artifacts import Store, Uploads
 from .checks import faults_of
 from .errors import OVERLOADED, UNAVAILABLE
 from .job import Job, LaunchError
@@ -48,6 +49,8 @@ class Jobs:
         self._paused_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
+        self.artifacts: Store | None = None
+        """Where the files go that scripts keep. None: nowhere."""
 
     @property
     def has_sandbox(self) -> bool:
@@ -79,7 +82,7 @@ class Jobs:
             raise Refused('DRAINING', UNAVAILABLE, 'the server is being shut down')
         if len(self.running) >= self.slots:
             raise Refused('NO_SLOT', OVERLOADED, f'all {self.slots} slots are in use')
-        job = Job(request, claim_id, changed)
+        job = Job(request, claim_id, changed, Uploads(self.artifacts, request.execution_id, claim_id))
         if is_held:
             self.held[claim_id] = job
         if message := input_fault(request):

@@ -20,6 +20,7 @@ from millrace_automation.sandbox import Sandbox, SandboxSettings
 
 from . import ids, image, log, metrics, reflection, service, telemetry
 from .admin import Admin
+from .artifacts import Store
 from .auth import Signer, Verifier
 from .guard import Guard
 from .jobs import Jobs
@@ -85,6 +86,7 @@ class _Server:
         try:
             self._sandbox.residents.on_end = lambda why: metrics.kept_ends.labels(why).inc()
             self._jobs = Jobs(self._sandbox, settings.slots, settings.minimum_tier)
+            self._jobs.artifacts = Store(settings.executions_url, signer) if signer else None
             self._sessions = Sessions(self._jobs, self._server_id, settings.orphan_seconds)
             self._serve_rpcs(server, contracts, services)
             self._address = f'{settings.address.rpartition(":")[0]}:{server.add_insecure_port(settings.address)}'
@@ -100,6 +102,8 @@ class _Server:
             self._say_ready(admin_address)
             code = await self._until_stopped(signals)
             await server.stop(_STOP_SECONDS)
+            if self._jobs.artifacts:
+                await self._jobs.artifacts.close()
             await admin.stop()
         finally:
             if registering:

@@ -22,6 +22,7 @@ DESCRIPTOR = 3
 HEAD = struct.Struct('<cBQQ')
 LOG, PROGRESS, RETURNED, RAISED, PARSED, USED = b'L', b'P', b'R', b'E', b'M', b'U'
 USAGE = struct.Struct('<dQ')  # seconds of processor time, peak of memory in KiB
+ARTIFACT, ARTIFACT_DATA = b'A', b'D'
 FIRST, MORE = 1, 2
 PART_BYTES = 60_000
 _FIRST_BYTES = PART_BYTES + 64
@@ -100,6 +101,24 @@ class Channel:
 
     def log(self, level: str, text: str) -> None:
         self.send(LOG, level.encode(errors='replace')[:32] + b'\0' + text.encode(errors='replace'))
+
+    def artifact(self, message: bytes) -> None:
+        self.send(ARTIFACT, message)
+
+    def artifact_data(self, numbered: bytes) -> None:
+        self.send(ARTIFACT_DATA, numbered)
+
+    def hear(self, wait: bool) -> bytes | None:
+        """A packet from the supervisor: empty when it is gone, None when there is none and none is waited for."""
+        endpoint = socket.socket(fileno=DESCRIPTOR)
+        try:
+            return endpoint.recv(_FIRST_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b''
+        finally:
+            endpoint.detach()
 
     def progress(self, fraction: float, message: str) -> None:
         self.send(PROGRESS, json.dumps([fraction, self._mask(message)[:500]]).encode())

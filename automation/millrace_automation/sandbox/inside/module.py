@@ -1,4 +1,4 @@
-"""The module `millrace` of scripts: `log`, `progress`, `input`, `secret` and `variable`."""
+"""The module `millrace` of scripts: `log`, `progress`, `input`, `secret`, `variable` and `artifact`."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import sys
 import types
 from typing import Any
 
+from .artifacts import ArtifactError, Artifacts
 from .channel import Channel
 
 
@@ -55,11 +56,26 @@ def install(channel: Channel) -> None:
         """The value of a variable of the workspace that the automation's spec names."""
         return json.loads(_named(channel.variables, 'variable', name))
 
+    artifacts = Artifacts(channel)
+
+    def artifact(name: object, content: object = None, content_type: str = '', retention_days: int = 0) -> dict[str, Any]:
+        """Keeps a file with the execution, and returns its id, name, size, sha256 and content_type when it is durable.
+
+        name            what it is called; without `content` the path of the file to keep, which is called by its last part
+        content         a path, bytes, a binary file, or an iterable of bytes
+        content_type    its media type, by default guessed from the name
+        retention_days  for how long to keep it, by default as long as the installation does, which is also the most
+        Raises ArtifactError, with a `reason`, when it is not kept.
+        """
+        return artifacts.keep(name, content, content_type, retention_days)
+
     module = types.ModuleType('millrace', 'Speaks with the platform that runs this script.')
-    for function in (log, progress, input, secret, variable):
+    for function in (log, progress, input, secret, variable, artifact):
         function.__module__ = 'millrace'
         setattr(module, function.__name__, function)
-    module.__all__ = ['log', 'progress', 'input', 'secret', 'variable']
+    module.ArtifactError = ArtifactError
+    ArtifactError.__module__ = 'millrace'
+    module.__all__ = ['ArtifactError', 'artifact', 'input', 'log', 'progress', 'secret', 'variable']
     sys.modules['millrace'] = module
     root = logging.getLogger()
     root.handlers[:] = [_ToLog(channel)]
