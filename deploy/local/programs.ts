@@ -110,6 +110,9 @@ export async function automationReadiness(w: Wiring, name: string): Promise<Read
   return (await answer.json()) as Readiness;
 }
 
+// On one machine what accepts and watches work goes before what does it.
+const AUTOMATION_NICE = 5;
+
 export function automationPart(w: Wiring, name: string): Part {
   const version = versionOf(w.choices.python, /Python (\S+)/);
   return {
@@ -118,6 +121,7 @@ export function automationPart(w: Wiring, name: string): Part {
     command: w.choices.python,
     args: ['-m', 'millrace_automation'],
     env: automationEnvironment(w, name),
+    nice: AUTOMATION_NICE,
     address: grpcOf(w, name),
     // A server whose sandbox is too weak runs all the same: executions wait and say why.
     async ready() {

@@ -5,6 +5,7 @@
 //                 +- restarting (it died; a pause of 0.25 s, doubled up to 15 s, from the start again after a minute of life)
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StartFault, wayOut } from './faults.ts';
@@ -87,6 +88,7 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
       detached: true, // out of the terminal's group: Ctrl-C reaches the launcher alone, which stops the parts in order
     });
     closeSync(file);
+    if (part.nice && process_.pid) setPriority(process_.pid, part.nice);
     child = process_;
     ended = new Promise((resolve) => {
       process_.once('error', (error) => resolve(error.message));
