@@ -13,6 +13,7 @@ import type { Gate } from './gate.ts';
 import { jobOf, timesOf } from './jobs.ts';
 import * as metrics from './metrics.ts';
 import type { Session } from './session.ts';
+import { namesValues, type openValues } from './values.ts';
 
 interface Deps {
   pool: Pool;
@@ -23,6 +24,7 @@ interface Deps {
   gate: Gate;
   selectorOf(lane: number): Labels | undefined; // what its servers must have
   sessions(): readonly Session[];
+  startWithValues: ReturnType<typeof openValues>;
   ring(lanes: Iterable<number>): void;
 }
 export interface Claimer {
@@ -117,7 +119,12 @@ export function openClaimer(deps: Deps): Claimer {
     failpoint('claim.after_commit');
     metrics.claimed.observe(assigned.length);
     const jobs = new Map<Session, Job[]>();
-    for (const one of assigned) jobs.set(one.session, [...(jobs.get(one.session) ?? []), jobOf(one.claimed, one.spec, one.runMs)]);
+    for (const { session, claimed, spec, runMs } of assigned) {
+      const job = jobOf(claimed, spec, runMs);
+      if (namesValues(spec.spec))
+        deps.startWithValues({ session, claimed, spec: spec.spec, job, start: (whole) => session.start([whole]) });
+      else jobs.set(session, [...(jobs.get(session) ?? []), job]);
+    }
     for (const [session, some] of jobs) session.start(some);
     failpoint('claim.sent');
   }

@@ -1,4 +1,5 @@
 // The dispatcher: owns automation servers, hands executions to them, makes durable what they tell, and keeps the engine's clock.
+import { ValueServiceService } from '#gen/millrace/automations/v1/value_service.ts';
 import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import type { Pool } from '#platform/db.ts';
 import { fromBytes, newBytes } from '#platform/id.ts';
@@ -27,6 +28,7 @@ import { openTimers } from './timers.ts';
 import * as traces from './traces.ts';
 import { unlessAway } from './transaction.ts';
 import { openTurns } from './turns.ts';
+import { openValues } from './values.ts';
 
 const KEEPERS = 4;
 const SWEEP_MS = 1000;
@@ -42,7 +44,7 @@ export const module: Module = {
   name: 'dispatcher',
   schema: 'executions',
 
-  async start({ db, bus, log, relay, hot, settings: read, clientAt, check }) {
+  async start({ db, bus, log, relay, hot, settings: read, client, clientAt, check }) {
     const { leaseMs, serverLeaseMs, tickMs, quantum } = read(settings);
     const me = newBytes();
     const pools = { lease: bounded(hot(1)), claim: bounded(hot(1)), intake: bounded(hot(2)), keepers: bounded(hot(KEEPERS)) };
@@ -126,6 +128,7 @@ export const module: Module = {
       gate,
       selectorOf: selectors.of,
       sessions: open,
+      startWithValues: openValues({ automations: () => client(ValueServiceService, 'automations'), log }),
       ring: ringAll,
     });
     const turns = openTurns({

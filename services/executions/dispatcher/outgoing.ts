@@ -68,8 +68,10 @@ export function openOutgoing(open: SessionOpen): Outgoing {
 function fitting(jobs: readonly Job[]): number {
   let bytes = 0;
   let count = 0;
-  for (const { source, inputJson } of jobs) {
+  for (const { source, inputJson, secrets, variables } of jobs) {
     bytes += source.length + inputJson.length;
+    for (const { value } of secrets) bytes += value.length;
+    for (const { valueJson } of variables) bytes += valueJson.length;
     if (count > 0 && bytes > FRAME_BYTES) break;
     count += 1;
   }

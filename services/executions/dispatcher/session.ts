@@ -1,7 +1,7 @@
 // The session with one automation server that this dispatcher owns: two streams, control and output, opened again until it is closed.
 //
 //   opening -> open (what the server holds is adopted, dropped or given back) -> broken -> opening -> ...
-import type { Job } from '#gen/millrace/runner/v1/job.ts';
+import type { Job, Result } from '#gen/millrace/runner/v1/job.ts';
 import type { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import { SessionOpen_Channel, type SessionOpened, type SessionResponse } from '#gen/millrace/runner/v1/session.ts';
 import type { ClientOf } from '#platform/client.ts';
@@ -28,6 +28,8 @@ export interface Session {
   expect(claimId: Buffer): void; // a claim is about to be committed; takes a credit
   forget(claimId: Buffer): void; // it was not
   start(jobs: readonly Job[]): void; // those that were expected
+  giveBack(jobs: readonly Job[]): void; // or not, after all
+  fail(job: Job, result: Result): void; // or it ended before it could start
   look(): Promise<void>; // compares with running
   close(): Promise<void>;
 }
@@ -117,6 +119,11 @@ export function openSession(deps: Deps, server: Owned): Session {
     }
   }
 
+  function giveBack(jobs: readonly Job[]): void {
+    const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
+    ledger.giveBack(unsent, 'REFUSED');
+  }
+
   const running = (async () => {
     for (let delay = FIRST_RETRY_MS; !closed.signal.aborted; delay = Math.min(delay * 2, LAST_RETRY_MS)) {
       const broken = new AbortController();
@@ -146,10 +153,18 @@ export function openSession(deps: Deps, server: Owned): Session {
       if (control) {
         ledger.send(jobs.map(({ claimId }) => claimId));
         control.start(jobs);
-      } else {
-        const unsent = jobs.map(({ executionId, claimId }) => ({ execution: toBytes('execution', executionId), claim_id: claimId }));
-        ledger.giveBack(unsent, 'REFUSED');
-      }
+      } else giveBack(jobs);
+    },
+    giveBack(jobs) {
+      if (control) credit += jobs.length;
+      giveBack(jobs);
+      deps.changed();
+    },
+    fail({ executionId, claimId }, result) {
+      if (control) credit += 1;
+      const told = ledger.tell({ execution: toBytes('execution', executionId), claimId, result });
+      told.then((reply) => ledger.heed(claimId, reply)).catch((error) => log.warn({ error }, 'an end could not be told'));
+      deps.changed();
     },
     look: ledger.look,
     async close() {

@@ -84,6 +84,8 @@ export type Verdict =
   | { to: 'RETRYING'; attempt: AttemptState; error: ErrorBody; inMs: number }
   | { to: 'QUEUED'; losses: number };
 
+// What another attempt will not find either.
+const FINAL = new Set(['SecretUnavailable', 'VariableUnavailable']);
 const MAX_LOSSES = 20;
 const MAX_LOST = 3;
 export const LOST = 'WorkerLost';
@@ -152,7 +154,7 @@ function afterFailure(claimed: Claimed, kind: 'FAILED' | 'TIMED_OUT' | 'LOST', f
 
 function mayRetry({ attempt }: Claimed, { type }: Failure, { policy, lost }: Situation): boolean {
   if (type === LOST && (policy.onLost === 'FAIL' || lost + 1 >= MAX_LOST)) return false;
-  return attempt < policy.maxAttempts && !policy.nonRetryable.has(type);
+  return attempt < policy.maxAttempts && !policy.nonRetryable.has(type) && !FINAL.has(type);
 }
 
 const errorOf = ({ type, message, traceback }: Failure, retryable: boolean): ErrorBody => ({ type, message, traceback, retryable });
