@@ -20,7 +20,10 @@ describe('a spec', () => {
       isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.RETRY,
       environment: 'base',
+      environmentDigest: '',
       queue: 'default',
+      selector: {},
+      retention: undefined,
       secrets: [],
       variables: [],
       concurrency: undefined,
@@ -62,6 +65,7 @@ describe('a spec', () => {
       isolation: AutomationSpec_Isolation.REUSED,
       onLost: AutomationSpec_OnLost.FAIL,
       environment: 'base',
+      environmentDigest: '',
       queue: 'billing',
     });
     expect(specs.fill(given, fine)).to.deep.equal(given);
@@ -120,13 +124,15 @@ describe('a spec', () => {
     const flat = (value: object, prefix = ''): string[] =>
       Object.entries(value).flatMap(([name, part]) => {
         const path = prefix + name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-        const isGroup = ['timeouts', 'retry_policy', 'resources', 'concurrency'].includes(path);
+        const isGroup = ['timeouts', 'retry_policy', 'resources', 'concurrency', 'retention'].includes(path);
         return isGroup ? flat(part as object, `${path}.`) : [path];
       });
-    const full = AutomationSpec.fromPartial({ timeouts: {}, retryPolicy: {}, resources: {}, concurrency: {} });
+    const full = AutomationSpec.fromPartial({ timeouts: {}, retryPolicy: {}, resources: {}, concurrency: {}, retention: {} });
     const other = specs.settingDiffs(AutomationSpec.fromPartial({ isolation: 1, onLost: 1 }), {
       ...specs.fill(
         draft({
+          retention: { payloads: seconds(1), deleteAfterUse: true },
+          selector: { gpu: 'yes' },
           secrets: ['TOKEN'],
           variables: ['REGION'],
           isolation: 2,

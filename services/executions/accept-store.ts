@@ -174,6 +174,7 @@ export function additions(
     'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time',
     sorted.filter(({ plan }) => plan.isLater).map(timerOf),
   );
+  into('payloads', 'execution, keep_ms, on_read', sorted.flatMap(payloadOf));
   const told = (rows: readonly Row[]) =>
     rows.map((row) => ({ execution: messageOf({ ...row, input: null }, ''), workspaceId: fromBytes('workspace', row.workspace) }));
   const created = sorted.map(({ row, skips }): Row => (skips ? { ...row, state: 'QUEUED', version: 1, error: null, end_time: null } : row));
@@ -265,6 +266,9 @@ const timerOf = ({ asked, plan, limit }: Entry): unknown[] => [
   NO_LOSSES,
   plan.expireTime,
 ];
+
+const payloadOf = ({ asked, plan: { retention } }: Entry): unknown[][] =>
+  retention ? [[asked.id, retention.keepMs, retention.onRead]] : [];
 
 const isLarge = ({ asked }: Entry): boolean => asked.draft.inputBytes > LARGE_BYTES;
 const isLimited = ({ limit }: Entry): boolean => limit !== null;

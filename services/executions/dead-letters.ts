@@ -11,7 +11,7 @@ import { decodePage, encodePage } from '#platform/paging.ts';
 import type { Create } from './create.ts';
 import type { DeadEvents, Place } from './dead-events.ts';
 import * as store from './dead-store.ts';
-import { attemptOf, draftAgain, errorOf, inputOf } from './execution.ts';
+import { attemptOf, draftAgain, errorOf } from './execution.ts';
 import type { Reads } from './reads.ts';
 import { attempts, withResults } from './store.ts';
 
@@ -119,11 +119,11 @@ export function openDeadLetters({ pool, reads, create, events }: Deps) {
   async function repeat({ execution }: store.DeadRow, input: Input, call: Call): Promise<void> {
     const id = fromBytes('execution', execution);
     const before = await reads.row(call.caller.workspace, id);
-    const again = draftAgain(await withResults(pool, before.workspace, before));
+    const again = draftAgain(await withResults(pool, before.workspace, before), input);
     const requestHash = createHash('sha256')
       .update(JSON.stringify([id, input]))
       .digest();
-    await create(input ? { ...again, ...inputOf(input) } : again, { ...call, requestId: `redrive ${id}`, requestHash });
+    await create(again, { ...call, requestId: `redrive ${id}`, requestHash });
   }
 
   async function discard(scope: Scope, id: string, call: Call): Promise<DeadLetter> {

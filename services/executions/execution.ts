@@ -1,5 +1,6 @@
 // What an execution is: from what a caller asks for to what is kept, and from what is kept to what callers see.
 import { AutomationSpec_Isolation } from '#gen/millrace/automations/v1/spec.ts';
+import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import {
   type Attempt,
   Attempt_State,
@@ -9,7 +10,7 @@ import {
   type Uniqueness,
   Uniqueness_Conflict,
 } from '#gen/millrace/executions/v1/execution.ts';
-import { invalid } from '#platform/errors.ts';
+import { invalid, reasonsOf } from '#platform/errors.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import { isFinal, MOVES, type State } from './engine/machine.ts';
 import { type Labels, matches } from './selector.ts';
@@ -22,6 +23,7 @@ export const OPEN: readonly StateName[] = (Object.keys(MOVES) as State[]).filter
 const MAX_INPUT_BYTES = 1024 * 1024;
 const MAX_AHEAD_DAYS = 366;
 const DEFAULT_PRIORITY = 5;
+const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 const DAY_MS = 24 * 3_600_000;
 
 // What a caller asks for.
@@ -73,8 +75,15 @@ export function inputOf(input: Record<string, unknown> | undefined): Pick<Draft,
   return { input, inputJson, inputBytes };
 }
 
-// The same again, with the same revision.
-export const draftAgain = (row: Row): Draft => ({
+// The same again, with the same revision, and the same input unless another is given. FAILED_PRECONDITION / PAYLOAD_DELETED when that is erased.
+export function draftAgain(row: Row, input?: Record<string, unknown>): Draft {
+  if (input) return { ...repetition(row), ...inputOf(input) };
+  if (!row.payload_deleted_time) return repetition(row);
+  const id = fromBytes('execution', row.id);
+  throw faults.failedPrecondition('PAYLOAD_DELETED', `the input of execution ${id} was erased: send another`, { id });
+}
+
+const repetition = (row: Row): Draft => ({
   automation: row.automation,
   automationId: fromBytes('automation', row.automation),
   revision: row.revision,
@@ -123,6 +132,7 @@ export interface Row {
   timer: TimerKind | null;
   due_time: Date | null;
   blocked?: Blocked | null; // why it alone cannot start
+  payload_deleted_time?: Date | null;
   selector?: unknown; // labels that its server must have
 }
 export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED' | 'MAINTENANCE';
@@ -161,6 +171,7 @@ export function messageOf(row: Row, waitingReason: string): Execution {
     waitingReason: state === 'QUEUED' ? waitingReason : '',
     version: row.version,
     unique: undefined,
+    payloadDeletedTime: row.payload_deleted_time ?? undefined,
   };
 }
 

@@ -65,11 +65,9 @@ function ended({ row, cancelReason }: Facts, state: StateName): Cause {
     SKIPPED: 'It was never started',
   };
   const why = error?.type ? ` (${error.type}${error.message ? `: ${error.message}` : ''})` : '';
-  return cause(
-    Reason.ENDED,
-    `${how[state] ?? 'It has ended'}${why}.`,
-    state === 'SUCCEEDED' ? '' : 'Retry it: that makes a new execution.',
-  );
+  const gone = row.payload_deleted_time ? ' Its input and output were erased, as its automation asks.' : '';
+  const retry = gone ? 'Retry it with an input: that makes a new execution.' : 'Retry it: that makes a new execution.';
+  return cause(Reason.ENDED, `${how[state] ?? 'It has ended'}${why}.${gone}`, state === 'SUCCEEDED' ? '' : retry);
 }
 
 function running(state: StateName, { server, started, deadline, attempt }: Place & { kind: 'running' }): Cause {

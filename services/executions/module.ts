@@ -41,6 +41,7 @@ import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
 import { openReads } from './reads.ts';
 import { reconcile } from './reconcile-system.ts';
+import { erasePayloads } from './retention-payloads-system.ts';
 import { dropHistory } from './retention-system.ts';
 import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
@@ -62,7 +63,8 @@ export const module: Module = {
     const pool = hot(READERS);
     const keepers = hot(KEEPERS);
     const fleet = openFleet(() => fleetOf(pool));
-    const reads = openReads({ pool, fleet });
+    const revisions = openRevisions(pool);
+    const reads = openReads({ pool, fleet, revisions });
     const tails = openTails({ pool, bus, everyMs: keepAliveMs });
     const cancel = openCancel({ db, bus, relay });
     const makeRoom = openCrowd({ pool: keepers, cancel, log });
@@ -70,7 +72,7 @@ export const module: Module = {
     const accept = openAccept({
       pool: hot(WRITERS),
       db,
-      revisions: openRevisions(pool),
+      revisions,
       admit: openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
       accepted(lanes, hasTimers, crowded, replaced) {
@@ -116,6 +118,7 @@ export const module: Module = {
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),
+      every(reconcileMs, () => erasePayloads(keepers), log),
       every(HISTORY_MS, keepHistory, log),
     ];
     return async () => {

@@ -3,7 +3,7 @@ import type { Pool, PoolConnection, RowDataPacket } from '#platform/db.ts';
 import { addWeeks } from './partitions.ts';
 
 // What an execution's row tells of comes first: an interrupted drop is gone on with as long as the executions are there.
-export const HISTORY = ['results', 'attempts', 'log_chunks', 'dead_executions', 'executions'];
+export const HISTORY = ['results', 'attempts', 'log_chunks', 'dead_executions', 'payloads', 'executions'];
 const WAIT_SECONDS = 2; // for a table: whoever waits longer holds up everyone who comes after
 
 // Answers the tables that got new partitions.

@@ -4,7 +4,7 @@ import { type Fault, notFound, reasonsOf } from '#platform/errors.ts';
 import type { Concurrency } from './concurrency.ts';
 import { EVERYONE } from './engine/gates.ts';
 import { type Blocked, type Draft, startOf } from './execution.ts';
-import type { Revision } from './revisions.ts';
+import type { PayloadRetention, Revision } from './revisions.ts';
 import { type Labels, labelsOf, merge } from './selector.ts';
 
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
@@ -33,6 +33,7 @@ export interface Plan {
   startTime: Date; // not before it
   isLater: boolean;
   expireTime: Date; // when waiting ends
+  retention: PayloadRetention | null;
 }
 
 // The revision that would run. Throws when there is none or it may not run.
@@ -83,5 +84,6 @@ export function planFor(draft: Draft, number: number, revision: Revision | undef
   const fault: Fault | undefined = revision.check(draft.input ?? {}, draft.inputBytes);
   if (fault) throw fault;
   const startTime = startOf(draft.scheduleTime, now);
-  return { revision: number, startTime, isLater: startTime > now, expireTime: new Date(startTime.getTime() + revision.waitMs) };
+  const expireTime = new Date(startTime.getTime() + revision.waitMs);
+  return { revision: number, startTime, isLater: startTime > now, expireTime, retention: revision.retention };
 }

@@ -6,6 +6,7 @@ import { notFound } from '#platform/errors.ts';
 import { toBytes } from '#platform/id.ts';
 import { type Fleet, fleetFor, fleetReason, messageOf, type Row, stateOf } from './execution.ts';
 import type { LookAtFleet } from './fleet.ts';
+import type { Revisions } from './revisions.ts';
 import { labelsOf } from './selector.ts';
 import * as store from './store.ts';
 
@@ -13,9 +14,10 @@ export interface Reads {
   row(workspace: string, id: string): Promise<Row>; // without an input or output that is too large for the row
   get(workspace: string, id: string): Promise<Execution>;
   message(row: Row): Promise<Execution>;
+  answered(execution: Execution): Promise<void>; // to a caller, when `get` has not read it
 }
 
-export function openReads({ pool, fleet }: { pool: Pool; fleet: LookAtFleet }): Reads {
+export function openReads({ pool, fleet, revisions }: { pool: Pool; fleet: LookAtFleet; revisions: Revisions }): Reads {
   const batch = openBatch<{ workspace: Buffer; id: Buffer }, Row | undefined>({
     name: 'executions.get',
     run: (wanted) => store.getMany(pool, wanted) as Promise<Row[]>,
@@ -29,12 +31,24 @@ export function openReads({ pool, fleet }: { pool: Pool; fleet: LookAtFleet }): 
     return found;
   }
 
+  // What is to be erased once its result was read was read now.
+  async function answered({ id, automationId, revision, endTime }: Execution): Promise<void> {
+    if (!endTime) return;
+    const key = { automation: toBytes('automation', automationId), number: revision };
+    await revisions.load([key]);
+    if (revisions.get(key)?.retention?.onRead) await store.used(pool, toBytes('execution', id));
+  }
+
   return {
     row,
     message,
+    answered,
     async get(workspace, id) {
       const found = await row(workspace, id);
-      return message(await store.withResults(pool, found.workspace, found));
+      const whole = await store.withResults(pool, found.workspace, found);
+      const execution = await message(whole);
+      await answered(execution);
+      return execution;
     },
   };
 }

@@ -49,6 +49,7 @@ describe('retention', function () {
     };
     await db('attempts').insert({ execution: id, ...attempt, start_time: weeksLater(weeks) });
     await db('dead_executions').insert({ execution: id, workspace: model.workspace, automation: model.automation, state: 'DEAD', create_time: weeksLater(weeks) }); // biome-ignore format: a row
+    await db('payloads').insert({ execution: id, keep_ms: null, on_read: true, due_time: '9999-12-31' });
     await db('log_chunks').insert({ execution: id, attempt: 1, first_seq: 0, count: 1, bytes: 1, codec: 0, body: 'x' });
     return id;
   }
@@ -74,6 +75,7 @@ describe('retention', function () {
       'attempts',
       'log_chunks',
       'dead_executions',
+      'payloads',
     ];
     const all = await Promise.all(tables.map((table) => world.db('executions')(table).select()));
     return JSON.stringify(all.map((rows) => rows.map((row) => JSON.stringify(row)).sort()));
@@ -90,14 +92,14 @@ describe('retention', function () {
     const seen = await client.getExecution({ id: open.id });
     const before = await everything();
     const past = [await ended(like, 1), await ended(like, 1)];
-    expect(await keptOf(past)).to.deep.equal([2, 2, 2, 2, 2]);
+    expect(await keptOf(past)).to.deep.equal([2, 2, 2, 2, 2, 2]);
 
     expect((await drop(2, 0)).dropped, 'for ever').to.deep.equal([]);
     const first = await drop(2);
     expect(first.dropped).to.have.length(2).and.include('older');
     expect(first.waiting).to.have.length(1);
-    expect(await keptOf(past), 'a past week').to.deep.equal([0, 0, 0, 0, 0]);
-    expect(await keptOf([...old, ...live]), 'the open week, and the coming one').to.deep.equal([4, 4, 4, 4, 4]);
+    expect(await keptOf(past), 'a past week').to.deep.equal([0, 0, 0, 0, 0, 0]);
+    expect(await keptOf([...old, ...live]), 'the open week, and the coming one').to.deep.equal([4, 4, 4, 4, 4, 4]);
     expect(await everything()).to.equal(before);
     expect(await client.getExecution({ id: open.id })).to.deep.equal(seen);
     expect((await caught(client.getExecution({ id: fromBytes('execution', past[0] as Buffer) }))).reason).to.equal('RESOURCE_NOT_FOUND');
@@ -106,7 +108,7 @@ describe('retention', function () {
     expect((await drop(2)).waiting, 'it ended late').to.deep.equal(first.waiting);
     await endExecution(world, open.id, 'CANCELLED', { end_time: weeksLater(1) });
     expect(await drop(2)).to.deep.equal({ dropped: first.waiting, waiting: [] });
-    expect(await keptOf(old)).to.deep.equal([0, 0, 0, 0, 0]);
-    expect(await keptOf(live)).to.deep.equal([2, 2, 2, 2, 2]);
+    expect(await keptOf(old)).to.deep.equal([0, 0, 0, 0, 0, 0]);
+    expect(await keptOf(live)).to.deep.equal([2, 2, 2, 2, 2, 2]);
   });
 });

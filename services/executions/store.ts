@@ -20,7 +20,7 @@ export interface Filter {
 const BODY = 'e.input, e.output, EXISTS (SELECT 1 FROM results x WHERE x.execution = e.id) AS has_results';
 const NO_BODY = 'NULL AS input, NULL AS output, 0 AS has_results';
 const columns = (body: string): string => `e.id, e.workspace, e.automation, e.revision, e.state, e.version, e.creator, e.retry_of, e.labels,
-  e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, ${body},
+  e.priority, e.limit_key, e.error, e.attempt_count, e.schedule_time, e.create_time, e.start_time, e.end_time, e.payload_deleted_time, ${body},
   r.state AS running_state, IF(r.execution IS NULL, e.progress_fraction, r.progress_fraction) AS progress_fraction,
   IF(r.execution IS NULL, e.progress_message, r.progress_message) AS progress_message, t.kind AS timer, t.due_time,
   IF(e.end_time IS NULL AND r.execution IS NULL AND t.execution IS NULL, CASE
@@ -51,6 +51,14 @@ export async function withResults(pool: Pool, workspace: Buffer, row: Row): Prom
   const bodyOf = (kind: 'INPUT' | 'OUTPUT') => rows.find((one) => one.kind === kind)?.body ?? null;
   return { ...row, input: row.input ?? bodyOf('INPUT'), output: row.output ?? bodyOf('OUTPUT') };
 }
+
+// Its result was read: what is to be erased after that is erased a minute later, when the answer has surely come.
+export const used = (pool: Pool, id: Buffer): Promise<unknown> =>
+  pool.query(
+    `UPDATE payloads SET due_time = LEAST(COALESCE(due_time, NOW(6) + INTERVAL 1 MINUTE), NOW(6) + INTERVAL 1 MINUTE)
+    WHERE execution = ? AND on_read`,
+    [id],
+  );
 
 // The newest first, without input and output.
 export async function list(pool: Pool, workspace: Buffer, lanes: readonly number[], filter: Filter): Promise<Row[]> {

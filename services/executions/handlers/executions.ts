@@ -13,7 +13,7 @@ import type { Create } from '../create.ts';
 import { isFinal } from '../engine/machine.ts';
 import * as notices from '../engine/notices.ts';
 import { endIn } from '../events.ts';
-import { attemptOf, draftAgain, draftOf, inputOf, type StateName } from '../execution.ts';
+import { attemptOf, draftAgain, draftOf, type StateName } from '../execution.ts';
 import { openPulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import * as store from '../store.ts';
@@ -48,6 +48,7 @@ export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Om
         seen = pulse.count();
         found = endIn(pulse.news(), found) ?? (await reads.get(call.caller.workspace, found.id));
       }
+      await reads.answered(found);
       return found;
     } finally {
       pulse.close();
@@ -86,8 +87,7 @@ export const handlers = ({ pool, reads, create, cancel, bus, lookMs }: Deps): Om
   async retryExecution({ id, input }, call) {
     const row = await reads.row(call.caller.workspace, id);
     if (!isFinal(row.state)) throw notEnded(id);
-    const again = draftAgain(await store.withResults(pool, row.workspace, row));
-    return create(input ? { ...again, ...inputOf(input) } : again, call);
+    return create(draftAgain(await store.withResults(pool, row.workspace, row), input), call);
   },
 
   async getExecutionResult({ id }, { caller }) {

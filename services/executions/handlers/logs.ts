@@ -61,6 +61,7 @@ export const handlers = (deps: Deps): Streams => {
         if (text !== told) yield { execution };
         told = text;
         if (execution.endTime) {
+          await reads.answered(execution);
           last = execution.state;
           break;
         }
