@@ -18,6 +18,8 @@ interface History {
   tokens: number | null;
   seconds: string | number | null;
   running: number;
+  quota: number | null; // of what runs in the workspace
+  in_workspace: number;
   now: Date;
 }
 interface Hold {
@@ -51,16 +53,19 @@ const MOST = 10_001; // counted
 const HOLDERS = 20;
 
 // Undefined when there is no such execution in the workspace.
-export async function standing(pool: Pool, workspace: Buffer, id: Buffer): Promise<Standing | undefined> {
+// `maxRunning`: of each workspace for which nothing else is set.
+export async function standing(pool: Pool, workspace: Buffer, id: Buffer, maxRunning: number | null = null): Promise<Standing | undefined> {
   const own = `SELECT e.cancel_reason, l.queue, l.state, l.max_running, l.rate_per_second AS rate, o.tokens,
       TIMESTAMPDIFF(MICROSECOND, o.token_time, NOW(6)) / 1e6 AS seconds, NOW(6) AS now,
       IF(l.max_running IS NULL, 0, (SELECT COUNT(*) FROM running r JOIN lanes s ON s.lane = r.lane
-        WHERE s.workspace = l.workspace AND s.queue = l.queue)) AS running
+        WHERE s.workspace = l.workspace AND s.queue = l.queue)) AS running,
+      COALESCE((SELECT q.running FROM quotas q WHERE q.workspace = e.workspace), ?) AS quota,
+      (SELECT COUNT(*) FROM running r WHERE r.workspace = e.workspace) AS in_workspace
     FROM executions e LEFT JOIN lanes l ON l.lane = e.lane
     LEFT JOIN lanes o ON o.workspace = l.workspace AND o.queue = l.queue AND o.selector = 'any' AND o.fairness_key = ''
     WHERE e.workspace = ? AND e.id = ?`;
   const [[history], [ready], [waiting], [timer], [running], holds] = (await rows(pool, [
-    pool.format(own, [workspace, id]),
+    pool.format(own, [maxRunning, workspace, id]),
     pool.format('SELECT lane, priority, tag, expire_time FROM ready WHERE execution = ?', [id]),
     pool.format('SELECT limit_key, seq, expire_time FROM waiting WHERE execution = ?', [id]),
     pool.format('SELECT due_time, expire_time FROM timers WHERE execution = ?', [id]),
@@ -72,7 +77,10 @@ export async function standing(pool: Pool, workspace: Buffer, id: Buffer): Promi
   return { place, lane: laneOf(history, holds), cancelReason: history.cancel_reason };
 }
 
-function laneOf({ queue, state, max_running, rate, tokens, seconds, running, now }: History, holds: readonly Hold[]): Lane {
+function laneOf(
+  { queue, state, max_running, rate, tokens, seconds, running, now, quota, in_workspace }: History,
+  holds: readonly Hold[],
+): Lane {
   const left = rate === null ? 1 : refill({ tokens, seconds: Number(seconds ?? 0), rate });
   const hold = holds.find(({ mode }) => mode === 'STOPPED') ?? holds[0];
   return {
@@ -80,6 +88,7 @@ function laneOf({ queue, state, max_running, rate, tokens, seconds, running, now
     state: state ?? 'ACTIVE',
     maxRunning: max_running,
     running: running,
+    quota: quota === null ? null : { limit: quota, used: in_workspace },
     nextTime: left >= 1 ? null : new Date(now.getTime() + ((1 - left) / (rate ?? 1)) * 1000),
     halt: hold ? { mode: hold.mode, reason: hold.reason, isEverywhere: hold.workspace.equals(EVERYONE) } : null,
   };

@@ -12,11 +12,18 @@ export type Explain = (workspace: string, id: string) => Promise<Explanation>;
 
 const LOOKS = 20;
 
-export const openExplain = ({ pool, reads, fleet }: { pool: Pool; reads: Reads; fleet: () => Promise<Fleet> }): Explain => {
+interface Deps {
+  pool: Pool;
+  reads: Reads;
+  fleet: () => Promise<Fleet>;
+  maxRunning: number | null; // of each workspace for which nothing else is set
+}
+
+export const openExplain = ({ pool, reads, fleet, maxRunning }: Deps): Explain => {
   return async (workspace, id) => {
     for (let look = 0; look < LOOKS; look += 1) {
       const row = await reads.row(workspace, id);
-      const found = await store.standing(pool, row.workspace, row.id);
+      const found = await store.standing(pool, row.workspace, row.id, maxRunning);
       if (found && fits(stateOf(row), found.place)) return explain({ row, fleet: narrow(await fleet(), row), ...found });
     }
     throw aborted(`execution ${id} moves on too fast to be explained: try again`);

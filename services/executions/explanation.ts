@@ -1,6 +1,7 @@
 // Why an execution is where it is, and what would change it. Pure: everything that is known of it is an argument.
 import { Execution_State } from '#gen/millrace/executions/v1/execution.ts';
 import { type Cause, type Explanation, Cause_Reason as Reason, Cause as toCause } from '#gen/millrace/executions/v1/explanation.ts';
+import { type Quota, Quota_Kind } from '#gen/millrace/executions/v1/quota.ts';
 import { fromBytes } from '#platform/id.ts';
 import { isFinal } from './engine/machine.ts';
 import { type Fleet, fleetReason, type Row, type StateName, stateOf } from './execution.ts';
@@ -17,6 +18,7 @@ export interface Lane {
   state: string;
   maxRunning: number | null;
   running: number;
+  quota: { limit: number; used: number } | null; // of what runs in the workspace
   nextTime: Date | null; // when the rate allows the next one, if that is later
   halt: { mode: string; reason: string; isEverywhere: boolean } | null;
 }
@@ -99,7 +101,7 @@ function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Caus
   return cause(Reason.CONCURRENCY_LIMIT, message, 'The end of a holder, or a higher limit in a newly published revision.', { limit });
 }
 
-function queue({ queue: name, state, maxRunning, running: n, nextTime, halt }: Lane): Cause[] {
+function queue({ queue: name, state, maxRunning, running: n, quota, nextTime, halt }: Lane): Cause[] {
   const causes: Cause[] = [];
   if (halt) {
     const where = halt.isEverywhere ? 'everywhere' : 'in the workspace';
@@ -110,6 +112,12 @@ function queue({ queue: name, state, maxRunning, running: n, nextTime, halt }: L
   if (maxRunning !== null && n >= maxRunning) {
     const message = `${n} of ${maxRunning} executions of the queue ${name} run already.`;
     causes.push(cause(Reason.QUEUE_LIMIT, message, 'The end of one, or a higher max_running.'));
+  }
+  if (quota && quota.used >= quota.limit) {
+    const message = `${quota.used} of ${quota.limit} executions of the workspace run already.`;
+    causes.push(
+      cause(Reason.QUOTA, message, 'The end of one, or a higher quota.', { quota: { kind: Quota_Kind.RUNNING, ...quota } as Quota }),
+    );
   }
   if (nextTime) {
     const message = `The queue ${name} has started as many of late as its rate allows.`;

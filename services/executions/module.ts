@@ -7,6 +7,7 @@ import { MaintenanceServiceService } from '#gen/millrace/executions/v1/maintenan
 import { PlatformDeadLetterServiceService } from '#gen/millrace/executions/v1/platform_dead_letter_service.ts';
 import { ProjectionServiceService } from '#gen/millrace/executions/v1/projection_service.ts';
 import { QueueServiceService } from '#gen/millrace/executions/v1/queue_service.ts';
+import { QuotaServiceService } from '#gen/millrace/executions/v1/quota_service.ts';
 import { ServerServiceService } from '#gen/millrace/executions/v1/server_service.ts';
 import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
@@ -34,11 +35,14 @@ import * as logs from './handlers/logs.ts';
 import * as maintenance from './handlers/maintenance.ts';
 import * as projection from './handlers/projection.ts';
 import * as queues from './handlers/queues.ts';
+import * as quotas from './handlers/quotas.ts';
 import * as servers from './handlers/servers.ts';
 import { openHold } from './hold.ts';
 import { tidyLimits } from './limits-system.ts';
 import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
+import { defaultsOf, settings as quotaSettings } from './quota-config.ts';
+import { openQuotaView } from './quota-view.ts';
 import { openReads } from './reads.ts';
 import { reconcile } from './reconcile-system.ts';
 import { erasePayloads } from './retention-payloads-system.ts';
@@ -47,11 +51,13 @@ import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
 import { openTails } from './tail.ts';
 import { cancelReplaced, tidyUnique } from './unique-system.ts';
+import { mendUsages } from './usage-system.ts';
 import { openWatch } from './watch.ts';
 
 const WRITERS = 2; // one commit in flight, and one that is being replaced
 const READERS = 8;
 const KEEPERS = 2;
+const USAGE_MS = 3_600_000;
 const HISTORY_MS = 6 * 3_600_000;
 
 export const module: Module = {
@@ -60,7 +66,9 @@ export const module: Module = {
 
   async start({ db, bus, relay, log, clock, client, config, hot, serve, check, settings: read }) {
     const { maxWaiting, keepAliveMs, lookMs, reconcileMs, retentionWeeks } = read(settings);
+    const defaults = defaultsOf(maxWaiting, read(quotaSettings));
     const pool = hot(READERS);
+    const waiting = openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) });
     const keepers = hot(KEEPERS);
     const fleet = openFleet(() => fleetOf(pool));
     const revisions = openRevisions(pool);
@@ -73,7 +81,7 @@ export const module: Module = {
       pool: hot(WRITERS),
       db,
       revisions,
-      admit: openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) }),
+      admit: openQuotaView({ pool, defaults, clock, waiting }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
       accepted(lanes, hasTimers, crowded, replaced) {
         relay.kick();
@@ -94,7 +102,7 @@ export const module: Module = {
       ControlServiceService,
       control.handlers({
         reads,
-        explain: openExplain({ pool, reads, fleet: () => fleetOf(pool) }),
+        explain: openExplain({ pool, reads, fleet: () => fleetOf(pool), maxRunning: defaults.running }),
         hold: openHold({ db, bus, specs: openSpecs(pool) }),
         bulk: openBulk({ pool, create, cancel }),
         watch: openWatch({ pool, message: reads.message, everyMs: lookMs }),
@@ -105,6 +113,7 @@ export const module: Module = {
     const letters = openDeadLetters({ pool, reads, create, events: openDeadEvents({ client, config }) });
     serve(DeadLetterServiceService, dead.handlers({ letters }));
     serve(PlatformDeadLetterServiceService, dead.platformHandlers({ letters }));
+    serve(QuotaServiceService, quotas.handlers({ db, pool, defaults, clock }));
     serve(MaintenanceServiceService, maintenance.handlers({ db }));
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
@@ -113,11 +122,13 @@ export const module: Module = {
       await extendHistory(keepers, clock());
       await dropHistory({ pool: keepers, weeks: retentionWeeks, now: clock(), log });
     };
+    let mends = 0;
     const stops = [
       startArtifacts({ db, log, serve, check, read, pool: keepers, reads }),
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),
+      every(USAGE_MS, async () => mends++ > 0 && mendUsages({ pool: keepers, now: clock(), log }), log), // not at the start, where there is much to do
       every(reconcileMs, () => erasePayloads(keepers), log),
       every(HISTORY_MS, keepHistory, log),
     ];

@@ -11,15 +11,16 @@ interface Estimate {
   countTime: number;
   counting: Promise<void> | undefined;
 }
-export type Admit = (workspace: Buffer) => Promise<void>;
+export type Admit = (workspace: Buffer, max?: number) => Promise<void>;
 
 const FRESH_MS = 5000;
 const FULL_MS = 250;
 const MAX_KNOWN = 10_000;
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
+// `max`: for those of whom nothing else is said.
 export function openQuota({
-  max,
+  max: usual,
   count,
   now = () => performance.now(),
 }: {
@@ -43,7 +44,7 @@ export function openQuota({
     return estimate.counting;
   }
 
-  return async (workspace) => {
+  return async (workspace, max = usual) => {
     const estimate = known.get(workspace.toString('hex')) ?? {
       waiting: 0,
       admitted: 0,

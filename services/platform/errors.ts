@@ -78,7 +78,7 @@ export function reasonsOf<Reason extends string>(area: string) {
     permissionDenied: plain('PERMISSION_DENIED'),
     invalid: (reason: Reason, message: string, violations: Violation[] = [], metadata: Record<string, string> = {}): Fault =>
       new Fault('INVALID_ARGUMENT', reason, message, { domain, violations, metadata }),
-    exhausted: (reason: Reason, message: string, retryAfterMs: number): Fault =>
-      new Fault('RESOURCE_EXHAUSTED', reason, message, { domain, retryAfterMs }),
+    exhausted: (reason: Reason, message: string, retryAfterMs: number, metadata: Record<string, string> = {}): Fault =>
+      new Fault('RESOURCE_EXHAUSTED', reason, message, { domain, retryAfterMs, metadata }),
   };
 }

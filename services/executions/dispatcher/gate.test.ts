@@ -38,7 +38,8 @@ describe('what queues hand out', function () {
   });
   afterEach(async () => {
     await peer.vanish();
-    for (const table of ['servers', 'ready', 'running', 'attempts', 'executions', 'lanes', 'holds']) await db(table).delete();
+    for (const table of ['servers', 'ready', 'running', 'attempts', 'executions', 'lanes', 'holds', 'quotas', 'usages'])
+      await db(table).delete();
   });
   after(async () => {
     await bus.stop();
@@ -124,6 +125,53 @@ describe('what queues hand out', function () {
     await until('all to end', async () => (await ended()) === 20);
     expect(most).to.be.within(1, 2);
     expect(await breaches(db)).to.deep.equal({ misplaced: 0, slots: 0 });
+  });
+
+  it('is no more than may run at once in the workspace, whatever the queue; what it used is counted', async () => {
+    let now = 0;
+    let most = 0;
+    await join({
+      slots: 16,
+      act(job) {
+        job.start();
+        most = Math.max(most, ++now);
+        setTimeout(() => {
+          now -= 1;
+          job.end({ logBytes: 7 });
+        }, 20);
+      },
+    });
+    await db('quotas').insert({ workspace, running: 2 });
+    await loaded();
+    most = 0;
+    await Promise.all([start(8, 1), start(8, 2)]);
+    await until('all to end', async () => (await ended(1)) + (await ended(2)) === 16);
+    expect(most).to.be.within(1, 2);
+    const used = await until('the count', async () => {
+      const row = await db('usages').where({ workspace }).first();
+      return row?.log_bytes === 17 * 7 ? row : undefined;
+    });
+    expect(used.result_bytes).to.be.at.least(17);
+    expect(used.run_ms).to.be.above(16);
+  });
+
+  it('is no more than the installation lets a workspace run, when it says so', async () => {
+    await join();
+    const pool = openPool(world.config, `${world.config.databasePrefix}_executions`, 1);
+    const gate = openGate(pool, 3);
+    await gate.load();
+    expect(gate.isCapped(1)).to.equal(true);
+    const connection = await pool.getConnection();
+    const asks = [1, 2, 3].map((lane) => ({ lane, count: 2, mark: undefined }));
+    const { asks: allowed } = await gate.allow(connection, asks);
+    await connection.query('ROLLBACK');
+    connection.release();
+    await pool.end();
+    expect(allowed.map(({ lane, count }) => [lane, count])).to.deep.equal([
+      [1, 2],
+      [2, 1],
+    ]);
+    expect(await db('quotas').where({ workspace })).to.have.length(1);
   });
 
   it('is no more than their rate, in bursts of one second', async () => {

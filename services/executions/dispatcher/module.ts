@@ -12,6 +12,7 @@ import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
 import { ring } from '../engine/tickets.ts';
+import { limitOf, settings as quotas } from '../quota-config.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
 import { settings } from './config.ts';
@@ -28,6 +29,7 @@ import { openTimers } from './timers.ts';
 import * as traces from './traces.ts';
 import { unlessAway } from './transaction.ts';
 import { openTurns } from './turns.ts';
+import { openUsage } from './usage.ts';
 import { openValues } from './values.ts';
 
 const KEEPERS = 4;
@@ -49,7 +51,8 @@ export const module: Module = {
     const me = newBytes();
     const pools = { lease: bounded(hot(1)), claim: bounded(hot(1)), intake: bounded(hot(2)), keepers: bounded(hot(KEEPERS)) };
     const specs = openSpecs(pools.keepers);
-    const gate = openGate(pools.keepers);
+    const gate = openGate(pools.keepers, limitOf(read(quotas).running));
+    const usage = openUsage({ pool: pools.keepers, log });
     const compactor = openCompactor({ pool: pools.keepers, log });
     const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
     const changed = (execution: Buffer, end?: Uint8Array) => bus.notify(notices.changed(fromBytes('execution', execution)), end);
@@ -59,6 +62,7 @@ export const module: Module = {
       ringAll(new Set([...lanes, ...gate.beside(leaves.map(({ row }) => row.lane))]));
       if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
       if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
+      usage.count(leaves);
       for (const { row, verdict } of leaves) {
         metrics.ended.inc({ to: verdict.to });
         changed(row.execution, ends?.get(hex(row.execution)));
@@ -207,6 +211,7 @@ export const module: Module = {
       await lease.stop();
       await Promise.race([intake.idle(), pause(STOP_MS)]);
       intake.stop();
+      await usage.stop().catch((error) => log.warn({ error }, 'what was used is counted again later'));
       await servers.stop().catch((error) => log.warn({ error }, 'the servers wait for the lease to end'));
       await Promise.all([timers.stop(), keeper.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
       traces.endAll();
