@@ -20,8 +20,8 @@ from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process,
 from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
-from .masks import Masks, values_of
 from .artifacts import Uploads
+from .masks import Masks, values_of
 from .outbox import Outbox
 from .results import Stop, note_usage, result
 
