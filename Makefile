@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 LAUNCHER = node deploy/local/main.ts
 PYTHON_FILES = automation
 
-.PHONY: help demo test test-long mutants up down logs status reset token gen lint format check bench bench-peers bench-history migrate rollback migration doctor profile \
+.PHONY: help demo test test-long chaos chaos-long mutants up down logs status reset token gen lint format check bench bench-peers bench-history migrate rollback migration doctor profile \
   grpcurl node tools stack
 
 help: ## List the targets
@@ -23,6 +23,12 @@ test: stack grpcurl ## Everything, on a stack of its own (PART=lint|services|aut
 
 test-long: stack grpcurl ## As test, at length: more kills, more runs of each property
 	@MILLRACE_TEST_LONG=1 node scripts/test.ts
+
+chaos: stack ## Kill, stop, cut off, wipe and fill up parts at random for two minutes, and judge what became of everything (SEED=)
+	@node scripts/chaos.ts
+
+chaos-long: stack ## The same with 1,000 kills, 20 wipes and 10,000 executions (SEED= goes on where it ended, FROM=<round>, ROUNDS=)
+	@node scripts/chaos.ts --long
 
 mutants: stack ## Leave out one mechanism of the engine at a time: does the test named for it fail? (MUTANT="no fence" for one)
 	@node scripts/mutants.ts

@@ -6,6 +6,10 @@ import { wholeLog } from '../e2e/journey.ts';
 import type { Api, Json } from '../e2e/rest.ts';
 import { check, type Happening } from './checker.ts';
 
+export interface History {
+  push(one: Happening): unknown;
+}
+
 export const WORK = `
 import time
 def main(n: int) -> int:
@@ -31,7 +35,7 @@ export async function patiently(what: string, send: () => Promise<{ status: numb
   }
 }
 
-export async function accept(api: Api, automationId: string, count: number, history: Happening[], first = 0): Promise<string[]> {
+export async function accept(api: Api, automationId: string, count: number, history: History, first = 0): Promise<string[]> {
   const ids: string[] = [];
   const numbers = Array.from({ length: count }, (_, index) => first + index);
   const worker = async () => {
@@ -49,7 +53,7 @@ export async function accept(api: Api, automationId: string, count: number, hist
   return ids;
 }
 
-export async function drained(api: Api, ids: readonly string[], history: Happening[], patienceMs = 180_000): Promise<Json[]> {
+export async function drained(api: Api, ids: readonly string[], history: History, patienceMs = 180_000): Promise<Json[]> {
   const end = performance.now() + patienceMs;
   const done = new Map<string, Json>();
   while (done.size < ids.length) {
