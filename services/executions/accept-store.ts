@@ -32,11 +32,22 @@ const LOOK = `SELECT workspace, queue, state AS how, '' AS reason, queue_selecto
   SELECT NOW(6) AS now;
   SELECT id, workspace, published_revision, disabled, deleted, concurrency, queue, selector FROM automations WHERE id IN (?)`;
 
-// What must be known of a batch: the time, the automations, the keys that were used before.
-export async function look(connection: Connection, items: readonly Asked[]) {
+export const workspacesOf = (items: readonly Asked[]): Buffer[] => [
+  ...new Map(items.map(({ workspace }) => [workspace.toString('hex'), workspace])).values(),
+];
+
+// What must be known of a batch.
+export interface Looked {
+  time: Date;
+  automations: ReadonlyMap<string, Automation>;
+  keys: readonly KeyRow[]; // that were used before
+  shut: readonly Shut[];
+}
+
+export async function look(connection: Connection, items: readonly Asked[]): Promise<Looked> {
   const ids = [...new Map(items.map(({ draft }) => [draft.automationId, draft.automation])).values()];
   const hashes = items.flatMap(({ key }) => (key ? [key.hash] : []));
-  const workspaces = [...new Map(items.map(({ workspace }) => [workspace.toString('hex'), workspace])).values()];
+  const workspaces = workspacesOf(items);
   const [results] = await connection.query<RowDataPacket[][]>(hashes.length > 0 ? `${LOOK}; ${KEYS}` : LOOK, [
     workspaces,
     [...workspaces, EVERYONE],
@@ -45,6 +56,19 @@ export async function look(connection: Connection, items: readonly Asked[]) {
   ]);
   const [shut, [clock], automations, keys] = results as unknown as [Shut[], [{ now: Date }], Automation[], KeyRow[] | undefined];
   return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [], shut };
+}
+
+// Fails with UNLIKE, and with it all that follows, unless the automations are as they were, without limit and selector, and nothing is halted.
+export const UNLIKE = 1690; // out of range
+export function alike(connection: Connection, workspaces: readonly Buffer[], automations: readonly Automation[]): string {
+  const same = automations.map(({ id, workspace, published_revision, queue }) =>
+    connection.format('(id = ? AND workspace = ? AND published_revision = ? AND queue <=> ?)', [id, workspace, published_revision, queue]),
+  );
+  const simple = 'disabled = 0 AND deleted = 0 AND concurrency IS NULL AND selector IS NULL';
+  const isAlike = `(SELECT COUNT(*) FROM automations WHERE (${same.join(' OR ')}) AND ${simple}) = ${automations.length}
+    AND NOT EXISTS (SELECT 1 FROM lanes WHERE workspace IN (?) AND (state <> 'ACTIVE' OR queue_selector IS NOT NULL))
+    AND NOT EXISTS (SELECT 1 FROM holds WHERE workspace IN (?))`;
+  return connection.format(`SELECT NOW(6) AS now, ~0 + IF(${isAlike}, 0, 1) AS alike`, [workspaces, [...workspaces, EVERYONE]]);
 }
 
 // Writes the keys and answers whose they are now. Waits for one that another process is writing.

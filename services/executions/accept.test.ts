@@ -125,6 +125,66 @@ describe('accepting executions', () => {
     expect((await executions.createExecution({ execution: draft(id), requestId: '' })).revision).to.equal(2);
   });
 
+  describe('by what it remembers', () => {
+    // Accepted twice, so that it is remembered, and undisturbed by what the others change.
+    const remembered = async (changes: Partial<Parameters<typeof publish>[1]> = {}) => {
+      const who = world.person();
+      const id = await publish(world, { workspace: who.workspace, ...changes });
+      const ask = () => clientOf(world, who).createExecution({ execution: draft(id), requestId: '' });
+      for (let n = 0; n < 2; n += 1) expect((await ask()).revision).to.equal(1);
+      const change = (rest: Partial<Parameters<typeof publish>[1]>) =>
+        publish(world, { id, workspace: who.workspace, version: 2, ...rest });
+      return { id, workspace: toBytes('workspace', who.workspace), ask, change };
+    };
+    const reasonOf = async (ask: () => Promise<unknown>) => (await caught(ask())).reason;
+
+    it('refuses what was disabled or deleted since, and takes it again', async () => {
+      const { ask, change } = await remembered();
+      await change({ disabled: true });
+      expect(await reasonOf(ask)).to.equal('AUTOMATION_DISABLED');
+      await change({ version: 3 });
+      expect((await ask()).state).to.equal(State.QUEUED);
+      await change({ version: 4, deleted: true });
+      expect(await reasonOf(ask)).to.equal('RESOURCE_NOT_FOUND');
+    });
+
+    it('sees a limit, a queue and a selector that were published since', async () => {
+      const limited = await remembered();
+      await limited.change({ publishedRevision: 2, specs: [{}, { concurrency: { max: 1 } } as object] });
+      expect([(await limited.ask()).waitingReason, (await limited.ask()).waitingReason]).to.deep.equal(['NO_SERVER', 'CONCURRENCY_LIMIT']);
+      const queued = await remembered();
+      await queued.change({ publishedRevision: 2, specs: [{}, { queue: 'mail' }] });
+      const [row] = await rowsOf('ready', (await queued.ask()).id);
+      expect(await db()('lanes').where({ lane: row?.lane }).first()).to.include({ queue: 'mail' });
+    });
+
+    it('sees a queue that was paused and a workspace that was stopped since', async () => {
+      const { ask, workspace } = await remembered();
+      await db()('lanes').where({ workspace }).update({ state: 'PAUSED' });
+      expect((await ask()).waitingReason).to.equal('QUEUE_PAUSED');
+      await db()('lanes').where({ workspace }).update({ state: 'ACTIVE' });
+      await ask();
+      await ask();
+      await db()('holds').insert({ workspace, mode: 'STOPPED', reason: 'inventory', setter: workspace, set_time: new Date() });
+      expect(await reasonOf(ask)).to.equal('EXECUTIONS_STOPPED');
+    });
+
+    it('is nobody else’s: an automation of another workspace stays unknown', async () => {
+      const { id } = await remembered();
+      const ask = () => clientOf(world, world.person()).createExecution({ execution: draft(id), requestId: '' });
+      expect(await reasonOf(ask)).to.equal('RESOURCE_NOT_FOUND');
+    });
+
+    it('takes its time from the database, never ahead of it', async () => {
+      const { ask } = await remembered();
+      for (let n = 0; n < 5; n += 1) {
+        const made = (await ask()).createTime?.getTime() ?? 0;
+        const [[{ now }]] = await db().raw('SELECT NOW(6) AS now');
+        expect(now.getTime() - made).to.be.within(0, 10_000);
+      }
+    });
+  });
+
   it('keeps a scheduled one among the timers', async () => {
     const scheduleTime = new Date(Date.now() + 3_600_000);
     const timeouts = { scheduleToStart: { seconds: 60, nanos: 0 }, scheduleToClose: { seconds: 600, nanos: 0 } };

@@ -1,6 +1,6 @@
 // Accepting: what is asked for at the same time becomes durable in one commit, with an outcome for each item.
 import { openBatch } from '#platform/batch.ts';
-import type { Db, Pool } from '#platform/db.ts';
+import type { Db, Pool, RowDataPacket } from '#platform/db.ts';
 import { Fault, unavailable } from '#platform/errors.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
@@ -8,13 +8,14 @@ import type { Call } from '#platform/handlers.ts';
 import { fromBytes } from '#platform/id.ts';
 import { keyHash, reused } from '#platform/idempotency.ts';
 import { place } from './accept-limits.ts';
+import { type Memory, openMemory } from './accept-memory.ts';
 import * as store from './accept-store.ts';
 import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
 import { DEFAULT } from './engine/lanes.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Blocked, Draft, Row } from './execution.ts';
-import { type Automation, mustBeOpen, type Plan, planFor, revisionFor, type Shut, selectorFor } from './plan.ts';
+import { mustBeOpen, type Plan, planFor, revisionFor, selectorFor } from './plan.ts';
 import type { Admit } from './quota.ts';
 import type { Revisions } from './revisions.ts';
 import type { Labels } from './selector.ts';
@@ -72,55 +73,115 @@ const ROW_BYTES = 500;
 export const keyOf = (call: Pick<Call, 'caller' | 'method' | 'requestId' | 'requestHash'>): Key | undefined =>
   call.requestId ? { hash: keyHash(call), request: call.requestHash } : undefined;
 
-export const openAccept = (deps: Deps): ((asked: Asked) => Promise<Accepted>) =>
-  openBatch<Asked, Accepted>({
+export function openAccept(deps: Deps): (asked: Asked) => Promise<Accepted> {
+  const memory = openMemory();
+  return openBatch<Asked, Accepted>({
     name: 'executions.accept',
     maxQueue: MAX_QUEUE,
     sizeOf: ({ draft }) => ROW_BYTES + draft.inputBytes,
-    run: (items) => commit(deps, items),
+    async run(items) {
+      const writing = { isCommitting: false };
+      const connection = await deps.pool.getConnection();
+      try {
+        return (await commitAtOnce(deps, memory, connection, items, writing)) ?? (await commit(deps, memory, connection, items, writing));
+      } catch (error) {
+        await connection.query('ROLLBACK').catch(() => connection.destroy());
+        if (!writing.isCommitting || !isCutOff(error)) throw error;
+        throw unavailable('whether the execution was accepted is not known: call again with the same request_id', 1000, error);
+      } finally {
+        connection.release();
+      }
+    },
   }).add;
+}
+
+// In one round trip, by what was known before. Undefined when that does not do: then nothing was written.
+async function commitAtOnce(
+  deps: Deps,
+  memory: Memory,
+  connection: store.Connection,
+  items: readonly Asked[],
+  writing: { isCommitting: boolean },
+): Promise<(Accepted | Error)[] | undefined> {
+  const known = memory.recall(items);
+  if (!known) return undefined;
+  const outcomes: Outcomes = new Map();
+  const entries = await plan(deps, items, outcomes, known);
+  if (outcomes.size > 0) return undefined; // what would be refused may be right by now
+  failpoint('accept.recalled');
+  const alike = store.alike(connection, store.workspacesOf(items), [...known.automations.values()]);
+  writing.isCommitting = true;
+  try {
+    const [results] = await connection.query<RowDataPacket[][]>(
+      `${alike};\n${store.additions(deps.db, connection, entries, new Map(), true)}`,
+    );
+    memory.hear(results[0]?.[0]?.now);
+  } catch (error) {
+    if ((error as { errno?: number }).errno !== store.UNLIKE) throw error;
+    writing.isCommitting = false;
+    memory.forget(items);
+    return undefined;
+  }
+  failpoint('accept.after_commit');
+  tell(deps, entries, outcomes);
+  return items.map((asked) => outcomes.get(asked) as Accepted);
+}
 
 // Safe to repeat after an error: then nothing was committed.
-async function commit(deps: Deps, items: readonly Asked[]): Promise<(Accepted | Error)[]> {
+async function commit(
+  deps: Deps,
+  memory: Memory,
+  connection: store.Connection,
+  items: readonly Asked[],
+  writing: { isCommitting: boolean },
+): Promise<(Accepted | Error)[]> {
   const outcomes: Outcomes = new Map();
-  const connection = await deps.pool.getConnection();
-  let isCommitting = false;
-  try {
-    const { time, automations, keys, shut } = await store.look(connection, items);
-    failpoint('accept.looked');
-    settleKeys(items, keys, outcomes);
-    let entries = await plan(deps, items, outcomes, automations, shut, time);
-    const isLocking = entries.some(({ asked, limit }) => asked.key || asked.draft.unique || limit);
-    if (isLocking) await connection.query('BEGIN');
-    if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
-    failpoint('accept.keyed');
-    entries = entries.filter(({ asked }) => !outcomes.has(asked));
-    const unique = await claimUnique(connection, entries);
-    for (const [asked, outcome] of unique.outcomes) outcomes.set(asked, outcome);
-    if (unique.outcomes.size > 0) entries = entries.filter(({ asked }) => !outcomes.has(asked));
-    const { takes, crowded, refused } = await place(connection, entries);
-    for (const [asked, fault] of refused) outcomes.set(asked, fault);
-    if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
-    failpoint('accept.before_commit');
-    isCommitting = true;
-    await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
-    failpoint('accept.after_commit');
-    for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
-    const now = entries.filter(store.startsNow);
-    deps.accepted(
-      new Set(now.map(({ asked }) => asked.lane)),
-      entries.some((entry) => entry.plan.isLater),
-      crowded,
-      unique.replaced.filter(({ by }) => !refused.has(by)),
-    );
-    return items.map((asked) => outcomes.get(asked) as Accepted | Error);
-  } catch (error) {
-    await connection.query('ROLLBACK').catch(() => connection.destroy());
-    if (!isCommitting || !isCutOff(error)) throw error;
-    throw unavailable('whether the execution was accepted is not known: call again with the same request_id', 1000, error);
-  } finally {
-    connection.release();
-  }
+  const looked = await store.look(connection, items);
+  memory.keep(items, looked);
+  failpoint('accept.looked');
+  settleKeys(items, looked.keys, outcomes);
+  let entries = await plan(deps, items, outcomes, looked);
+  const isLocking = entries.some(({ asked, limit }) => asked.key || asked.draft.unique || limit);
+  if (isLocking) await connection.query('BEGIN');
+  if (entries.some(({ asked }) => asked.key)) settleKeys(items, await store.claimKeys(connection, entries), outcomes);
+  failpoint('accept.keyed');
+  entries = entries.filter(({ asked }) => !outcomes.has(asked));
+  const unique = await claimUnique(connection, entries);
+  for (const [asked, outcome] of unique.outcomes) outcomes.set(asked, outcome);
+  if (unique.outcomes.size > 0) entries = entries.filter(({ asked }) => !outcomes.has(asked));
+  const { takes, crowded, refused } = await place(connection, entries);
+  for (const [asked, fault] of refused) outcomes.set(asked, fault);
+  if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
+  failpoint('accept.before_commit');
+  writing.isCommitting = true;
+  await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
+  failpoint('accept.after_commit');
+  tell(
+    deps,
+    entries,
+    outcomes,
+    crowded,
+    unique.replaced.filter(({ by }) => !refused.has(by)),
+  );
+  return items.map((asked) => outcomes.get(asked) as Accepted | Error);
+}
+
+// After the commit.
+function tell(
+  { accepted }: Deps,
+  entries: readonly Entry[],
+  outcomes: Outcomes,
+  crowded: ReadonlySet<string> = new Set(),
+  replaced: Claimed['replaced'] = [],
+): void {
+  for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
+  const lanes = entries.filter(store.startsNow).map(({ asked }) => asked.lane);
+  accepted(
+    new Set(lanes),
+    entries.some((entry) => entry.plan.isLater),
+    crowded,
+    replaced,
+  );
 }
 
 // The connection broke off: whether the commit was made is not known.
@@ -142,9 +203,7 @@ async function plan(
   { revisions, admit, laneOf }: Deps,
   items: readonly Asked[],
   outcomes: Outcomes,
-  automations: ReadonlyMap<string, Automation>,
-  shut: readonly Shut[],
-  now: Date,
+  { automations, shut, time: now }: store.Looked,
 ): Promise<Entry[]> {
   const wanted: Wanted[] = [];
   const entries: Entry[] = [];

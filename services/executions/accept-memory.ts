@@ -1,0 +1,58 @@
+// What was known of automations at the last look, so that most batches are accepted in one round trip: their commit begins by comparing, and
+// writes nothing when anything is not as it was. Only what is simple is remembered: nothing is halted, no limit, no selector.
+import { LRUCache } from 'lru-cache';
+import type { Asked } from './accept.ts';
+import type { Looked } from './accept-store.ts';
+import type { Automation } from './plan.ts';
+
+export interface Memory {
+  keep(items: readonly Asked[], looked: Looked): void;
+  recall(items: readonly Asked[]): Looked | undefined; // all that a look would tell, as far as is known
+  forget(items: readonly Asked[]): void;
+  hear(time: Date): void; // by the database, right now
+}
+
+const MOST = 10_000;
+const OFFSET_MS = 60_000; // for that long the database's clock is known by one answer
+const BACK_MS = 5000; // it was set back: no answer is that long under way
+
+export function openMemory(now: () => number = () => performance.now()): Memory {
+  const known = new LRUCache<string, Automation>({ max: MOST });
+  // The database's clock against ours, never ahead of it: an answer is the older the longer it was under way.
+  let offset = { ms: Number.NEGATIVE_INFINITY, until: 0 };
+
+  function hear(time: Date): void {
+    const ms = time.getTime() - now();
+    if (ms >= offset.ms || now() > offset.until || offset.ms - ms > BACK_MS) offset = { ms, until: now() + OFFSET_MS };
+  }
+
+  return {
+    hear,
+    keep(items, { time, automations, shut }) {
+      hear(time);
+      for (const { workspace, draft } of items) {
+        const id = draft.automation.toString('hex');
+        const found = automations.get(id);
+        const isShut = shut.length > 0;
+        if (found && !isShut && isSimple(found) && found.workspace.equals(workspace)) known.set(id, found);
+        else known.delete(id);
+      }
+    },
+    recall(items) {
+      if (now() > offset.until) return undefined;
+      const automations = new Map<string, Automation>();
+      for (const { workspace, draft, key } of items) {
+        const id = draft.automation.toString('hex');
+        const found = known.get(id);
+        if (key || draft.unique || draft.scheduleTime || !found?.workspace.equals(workspace)) return undefined;
+        automations.set(id, found);
+      }
+      return { time: new Date(Math.floor(now() + offset.ms)), automations, keys: [], shut: [] };
+    },
+    forget(items) {
+      for (const { draft } of items) known.delete(draft.automation.toString('hex'));
+    },
+  };
+}
+
+const isSimple = ({ disabled, deleted, concurrency, selector }: Automation): boolean => !disabled && !deleted && !concurrency && !selector;
