@@ -32,8 +32,14 @@ export function openFeed({ db, bus, log }: { db: Db; bus: Bus; log: Logger }): F
   };
 
   async function tell(): Promise<void> {
-    const kv = await new Kvm(await bus.connection()).create(`${bus.prefix}_revocations`, { history: 1, ttl: RETAIN_SECONDS * 1000 });
+    const kv = await new Kvm(await bus.connection()).create(`${bus.prefix}_revocations`, {
+      history: 1,
+      ttl: RETAIN_SECONDS * 1000,
+      replicas: bus.replicas,
+    });
     const { streamInfo } = await kv.status();
+    const { name, num_replicas: copies } = streamInfo.config;
+    if (copies !== bus.replicas) await (await bus.jetstream()).jsm.streams.update(name, { num_replicas: bus.replicas });
     if (isLost || String(streamInfo.created) !== made || streamInfo.state.last_seq < last) {
       told.clear();
       from = 0;

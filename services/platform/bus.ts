@@ -8,6 +8,7 @@ import { pause } from './pause.ts';
 
 export interface Bus {
   prefix: string;
+  replicas: number; // of each stream
   connection(): Promise<NatsConnection>; // resolves once connected for the first time
   jetstream(): Promise<{ js: JetStreamClient; jsm: JetStreamManager }>;
   notify(subject: string, data?: string | Uint8Array): void; // best effort, lost while the broker is away
@@ -26,11 +27,27 @@ interface Want {
 }
 
 const EVENTS_MAX_AGE_NS = 7 * 24 * 3600 * 1e9;
+const OTHERWISE_CONFIGURED = 10_058; // JSStreamNameExistErr
 
 export const eventsStream = (prefix: string): string => `${prefix}_EVENTS`;
 
-export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Logger): Bus {
+type Stream = Parameters<JetStreamManager['streams']['add']>[0] & { num_replicas: number };
+
+// Makes a stream, and has an earlier one kept on as many servers as is wanted now.
+export async function ensureStream(jsm: JetStreamManager, config: Stream): Promise<void> {
+  try {
+    await jsm.streams.add(config);
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== OTHERWISE_CONFIGURED) throw error;
+    const { config: known } = await jsm.streams.info(config.name);
+    if (known.num_replicas === config.num_replicas) throw error;
+    await jsm.streams.update(config.name, { num_replicas: config.num_replicas });
+  }
+}
+
+export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'> & Partial<Pick<Config, 'natsReplicas'>>, log: Logger): Bus {
   const prefix = config.natsPrefix;
+  const replicas = config.natsReplicas ?? 1;
   const address = brokerAddress(config.natsUrl);
   const stopped = new AbortController();
   const reconnected = new Set<() => void>();
@@ -92,6 +109,7 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
 
   const bus: Bus = {
     prefix,
+    replicas,
     connection: () => opened,
     async jetstream() {
       const connection = await opened;
@@ -115,11 +133,12 @@ export function openBus(config: Pick<Config, 'natsUrl' | 'natsPrefix'>, log: Log
     },
     async ensureEvents() {
       const { jsm } = await bus.jetstream();
-      await jsm.streams.add({
+      await ensureStream(jsm, {
         name: eventsStream(prefix),
         subjects: [`${prefix}.events.>`],
         retention: RetentionPolicy.Limits,
         storage: StorageType.File,
+        num_replicas: replicas,
         max_age: EVENTS_MAX_AGE_NS,
         duplicate_window: 120 * 1e9,
       });

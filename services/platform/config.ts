@@ -124,6 +124,11 @@ export const platformSettings = {
     text.regex(/^[a-zA-Z0-9_-]+$/, 'must be letters, digits, _ and -').default('millrace'),
     'subjects and streams begin with it',
   ),
+  natsReplicas: setting(
+    'MILLRACE_NATS_REPLICAS',
+    integer(1, 1, 5),
+    'on how many servers of a NATS cluster each stream is kept; 3 survives the loss of one',
+  ),
   publicUrl: setting(
     'MILLRACE_PUBLIC_URL',
     url.transform((value) => value.replace(/\/$/, '')),

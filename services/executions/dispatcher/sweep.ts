@@ -15,7 +15,7 @@ export async function sweep({ pool, bus, ours }: { pool: Pool; bus: Bus; ours(la
   const names = ours(found.map(({ lane }) => lane));
   if (!(await isUp(bus))) return;
   const { jsm } = await bus.jetstream();
-  await ensureWork(jsm, bus.prefix);
+  await ensureWork(jsm, bus.prefix, bus.replicas);
   ring(bus, names);
 }
 

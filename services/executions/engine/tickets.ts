@@ -1,7 +1,7 @@
 // Tickets: turns that JetStream hands out. A ticket names a lane, never an execution; one of a lane waits at a time and keeps its place.
 // Tickets are disposable: a sweep rings every lane with work once a second.
 import { AckPolicy, DiscardPolicy, type JetStreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
-import type { Bus } from '#platform/bus.ts';
+import { type Bus, ensureStream } from '#platform/bus.ts';
 import * as notices from './notices.ts';
 
 export const SELECTOR = 'any';
@@ -35,12 +35,13 @@ export function hurry(bus: Pick<Bus, 'prefix' | 'state' | 'connection' | 'notify
 export const laneOfTicket = (prefix: string, subject: string): number => Number(subject.slice(lanesOf(prefix).length));
 
 // Makes the stream and its consumer when they are missing.
-export async function ensureWork(jsm: JetStreamManager, prefix: string): Promise<void> {
-  await jsm.streams.add({
+export async function ensureWork(jsm: JetStreamManager, prefix: string, replicas = 1): Promise<void> {
+  await ensureStream(jsm, {
     name: workStream(prefix),
     subjects: [`${prefix}.work.>`],
     retention: RetentionPolicy.Workqueue,
     storage: StorageType.File,
+    num_replicas: replicas,
     max_msgs_per_subject: 1,
     discard: DiscardPolicy.New, // a ticket that waits keeps its place
     discard_new_per_subject: true,
