@@ -131,7 +131,7 @@ describe('a spec', () => {
     const other = specs.settingDiffs(AutomationSpec.fromPartial({ isolation: 1, onLost: 1 }), {
       ...specs.fill(
         draft({
-          retention: { payloads: seconds(1), deleteAfterUse: true },
+          retention: { payloads: seconds(1), deleteAfterUse: true, artifacts: seconds(60) },
           selector: { gpu: 'yes' },
           secrets: ['TOKEN'],
           variables: ['REGION'],

@@ -109,6 +109,7 @@ const SETTINGS: Record<string, (spec: AutomationSpec) => unknown> = {
   queue: (spec) => spec.queue,
   selector: (spec) => spec.selector,
   'retention.payloads': (spec) => inSeconds(spec.retention?.payloads),
+  'retention.artifacts': (spec) => inSeconds(spec.retention?.artifacts),
   'retention.delete_after_use': (spec) => spec.retention?.deleteAfterUse || undefined,
   secrets: (spec) => spec.secrets,
   variables: (spec) => spec.variables,

@@ -7,7 +7,6 @@ import type {
   StoreArtifactResponse,
 } from '#gen/millrace/executions/v1/artifact_intake_service.ts';
 import type { Blobs, Stage } from '#platform/blob.ts';
-import type { Db } from '#platform/db.ts';
 import { Fault, invalid } from '#platform/errors.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { toBytes } from '#platform/id.ts';
@@ -17,16 +16,14 @@ import * as artifact from './artifact.ts';
 import * as system from './artifact-system.ts';
 
 export type Intake = (requests: AsyncIterable<StoreArtifactRequest>) => AsyncIterable<StoreArtifactResponse>;
-interface Deps {
-  db: Db;
+interface Deps extends system.Rules {
   blobs: Blobs;
-  limits: Limits;
 }
 
 const CONFIRM_BYTES = 256 * 1024; // the sender keeps what is not confirmed
 const bytesIn = counter('millrace_executions_artifact_bytes_total', 'Bytes of artifacts that were staged', []);
 
-export function openIntake({ db, blobs, limits }: Deps): Intake {
+export function openIntake({ db, specs, blobs, limits }: Deps): Intake {
   async function drop(row: ArtifactRow): Promise<void> {
     await system.giveUp(db, row);
     await system.remove(db, blobs, row);
@@ -38,7 +35,7 @@ export function openIntake({ db, blobs, limits }: Deps): Intake {
     try {
       for await (const { open, data, finish, giveUp } of requests) {
         if (open && !upload) {
-          const begun = await system.begin(db, openingOf(open), limits);
+          const begun = await system.begin({ db, specs, limits }, openingOf(open));
           if (begun.row.state === 'STORED') return yield { stored: artifact.messageOf(begun.row) };
           upload = await openUpload(await blobs.stage(artifact.keyOf(begun.row)), begun, limits);
           confirmed = upload.size();

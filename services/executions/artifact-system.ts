@@ -6,6 +6,7 @@ import { aborted } from '#platform/errors.ts';
 import * as artifact from './artifact.ts';
 import { type ArtifactRow, COLUMNS, type Limits } from './artifact.ts';
 import * as store from './artifact-store.ts';
+import type { LoadSpecs } from './engine/specs.ts';
 import { alone } from './partition-system.ts';
 
 export interface Opening {
@@ -20,6 +21,11 @@ export interface Begun {
   row: ArtifactRow;
   used: { attempt: number; workspace: number }; // bytes of others
 }
+export interface Rules {
+  db: Db;
+  specs: LoadSpecs;
+  limits: Limits;
+}
 export interface Content {
   size: number;
   sha256: string;
@@ -27,9 +33,10 @@ export interface Content {
 
 const GIVEN_UP_SECONDS = 60; // after its claim has gone, so that a late message finds it rather than begins it again
 const SWEEP_MOST = 500;
+const DAY_SECONDS = 24 * 3600;
 
 // Begins an upload, or finds it where it was begun before.
-export const begin = (db: Db, opening: Opening, limits: Limits): Promise<Begun> =>
+export const begin = ({ db, specs, limits }: Rules, opening: Opening): Promise<Begun> =>
   db.transaction(async (tx) => {
     const { workspace, attempt } = await present(tx, opening);
     const { id, execution, claimId, name } = opening;
@@ -39,7 +46,7 @@ export const begin = (db: Db, opening: Opening, limits: Limits): Promise<Begun> 
     if (!known) {
       if (others.filter((one) => counts(one, claimId)).length >= limits.count) throw artifact.tooMany(limits);
       const made = { id, workspace, execution, attempt, claim_id: claimId, name, content_type: opening.contentType };
-      const expire_time = tx.raw('NOW(6) + INTERVAL ? DAY', [Math.min(opening.days || limits.days, limits.days)]);
+      const expire_time = tx.raw('NOW(6) + INTERVAL ? SECOND', [await keepSeconds(tx, opening, limits, specs)]);
       const row = { ...made, state: 'UPLOADING', size_bytes: 0, sha256: '', open_time: tx.raw('NOW(6)'), expire_time };
       await tx('artifacts').insert(row).onConflict('id').ignore(); // a connection that broke off may still be at it
     }
@@ -122,6 +129,14 @@ async function present(tx: Tx, { execution, claimId }: Pick<Opening, 'execution'
   const found = await tx('running').where({ execution }).forShare().first('workspace', 'attempt', 'claim_id');
   if (!found?.claim_id.equals(claimId)) throw artifact.superseded();
   return found as { workspace: Buffer; attempt: number };
+}
+
+// The shortest of what the script, the automation and the installation say.
+async function keepSeconds(tx: Tx, { execution, days }: Opening, limits: Limits, specs: LoadSpecs): Promise<number> {
+  const one = await tx('executions').where({ id: execution }).first('automation', 'revision');
+  const asked = (await specs([one]))(one)?.spec.retention?.artifacts;
+  const said = [days * DAY_SECONDS, asked?.seconds ?? 0].filter((seconds) => seconds > 0);
+  return Math.min(...said, limits.days * DAY_SECONDS);
 }
 
 const ofExecution = (tx: Tx, execution: Buffer): Promise<ArtifactRow[]> =>

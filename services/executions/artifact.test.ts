@@ -296,6 +296,25 @@ describe('artifacts', () => {
     expect(await usage()).to.equal(0);
   });
 
+  it('are kept as long as the shortest of what script, automation and installation say', async () => {
+    const kept = async (retentionDays: number, artifacts?: { seconds: number; nanos: number }): Promise<number> => {
+      automationId = await publish(world, {
+        workspace: ada.workspace,
+        specs: [artifacts ? { retention: { artifacts, deleteAfterUse: false } } : {}],
+      });
+      const { createTime, expireTime } = await keep(openingOf(await running(), { retentionDays }), Buffer.from('k'));
+      return Math.round(((expireTime?.getTime() ?? 0) - (createTime?.getTime() ?? 0)) / 1000);
+    };
+    const [hour, day] = [3600, 24 * 3600];
+    expect(await kept(0)).to.equal(30 * day);
+    expect(await kept(40)).to.equal(30 * day);
+    expect(await kept(2)).to.equal(2 * day);
+    expect(await kept(0, { seconds: hour, nanos: 0 })).to.equal(hour);
+    expect(await kept(2, { seconds: hour, nanos: 0 })).to.equal(hour);
+    expect(await kept(2, { seconds: 9 * day, nanos: 0 })).to.equal(2 * day);
+    expect(await kept(0, { seconds: 90 * day, nanos: 0 })).to.equal(30 * day);
+  });
+
   it('say that their content cannot be read when it is gone or cut', async () => {
     const to = await running();
     const { id } = await keep(openingOf(to), randomBytes(200_000));

@@ -8,6 +8,7 @@ import type { Platform } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
 import { openIntake } from './artifact-intake.ts';
 import { remove, sweep } from './artifact-system.ts';
+import { openSpecs } from './engine/specs.ts';
 import { handlers, intakeHandlers } from './handlers/artifacts.ts';
 import type { Reads } from './reads.ts';
 
@@ -47,7 +48,7 @@ export function startArtifacts({ db, log, serve, check, read, pool, reads }: Dep
   const blobs = openBlobs(blobFolder);
   const limits = { bytes: mib * MIB, attemptBytes: attemptMib * MIB, workspaceBytes: workspaceMib * MIB, count, days };
   serve(ArtifactServiceService, handlers({ db, blobs, reads, remove: (id) => remove(db, blobs, { id }) }));
-  serve(ArtifactIntakeServiceService, intakeHandlers(openIntake({ db, blobs, limits })));
+  serve(ArtifactIntakeServiceService, intakeHandlers(openIntake({ db, specs: openSpecs(pool), blobs, limits })));
   if (!blobFolder) return async () => undefined;
   check('artifacts', () => probeBlobs(blobFolder));
   return every(sweepMs, () => sweep({ db, pool, blobs }), log);

@@ -1,4 +1,7 @@
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import type { Stack } from '../../deploy/local/stack.ts';
 import { until } from '../world.ts';
@@ -6,6 +9,7 @@ import { type Api, ended, expectStatus, frames, type Json, publish, run, signUp 
 import { theStack } from './stack.ts';
 
 const MIB = 1024 * 1024;
+const exec = promisify(execFile);
 const sha = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
 
 // A page that a browser would run, if it were let.
@@ -98,6 +102,22 @@ describe('artifacts, as a person gets them', function () {
     expect([part.status, [...(await bytes(part))]]).to.deep.equal([206, [0, 1]]);
     const behind = await download(key, { range: `bytes=${wanted.length}-` });
     expect([behind.status, ((await behind.json()) as Json).details[0].reason]).to.deep.equal([400, 'RANGE_INVALID']);
+  });
+
+  it('are what docs/ARTIFACTS.md shows', async () => {
+    const text = readFileSync('docs/ARTIFACTS.md', 'utf8');
+    const [source = ''] = [...text.matchAll(/^```python\n([\s\S]*?)^```$/gm)].map(([, block]) => block);
+    const id = await run(ann, await publish(ann, source));
+    expect((await ended(ann, id)).state).to.equal('SUCCEEDED');
+    const blocks = [...text.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block);
+    const script = ['set -euo pipefail', ...blocks.map((block, index) => `echo "== ${index}"\n${block}`)].join('\n');
+    const env = { ...process.env, BASE: stack.urls.base, HOST: stack.urls.host, TOKEN: ann.token, RUN: id };
+    const { stdout } = await exec('bash', ['-c', script], { env, timeout: 60_000 }).catch((error) => {
+      throw new Error(`the examples ended with ${error.code}:\n${error.stdout}\n${error.stderr}`);
+    });
+    for (const word of ['"summary.json"', '"contentType": "text/csv"', 'name,count\nAnn,3\n', 'count', '204'])
+      expect(stdout, word).to.include(word);
+    expect((await listed(id)).map(({ name }) => name)).to.deep.equal(['summary.json', 'dump', 'lines']);
   });
 
   for (const [part, attempts] of [
