@@ -17,11 +17,6 @@ export const settings = {
     integer(1000, 10, 60_000),
     'how often RunAndWait looks without having been told to, in milliseconds',
   ),
-  retentionWeeks: setting(
-    'MILLRACE_EXECUTIONS_RETENTION_WEEKS',
-    integer(13, 0, 520).refine((weeks) => weeks === 0 || weeks >= 5, 'must be 0, for ever, or at least 5'), // a key of `unique` may name an execution for 30 days
-    'how many weeks an execution is kept after its end: 0 for ever, else at least 5; whole weeks are dropped',
-  ),
   reconcileMs: setting(
     'MILLRACE_EXECUTIONS_RECONCILE_MS',
     integer(30_000, 100, 3_600_000),

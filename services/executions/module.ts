@@ -39,14 +39,12 @@ import * as quotas from './handlers/quotas.ts';
 import * as servers from './handlers/servers.ts';
 import { openHold } from './hold.ts';
 import { tidyLimits } from './limits-system.ts';
-import { extendHistory } from './partition-system.ts';
 import { openQuota } from './quota.ts';
 import { defaultsOf, settings as quotaSettings } from './quota-config.ts';
 import { openQuotaView } from './quota-view.ts';
 import { openReads } from './reads.ts';
 import { reconcile } from './reconcile-system.ts';
-import { erasePayloads } from './retention-payloads-system.ts';
-import { dropHistory } from './retention-system.ts';
+import { startRetention } from './retention.ts';
 import { openRevisions } from './revisions.ts';
 import { countWaiting } from './store.ts';
 import { openTails } from './tail.ts';
@@ -58,14 +56,13 @@ const WRITERS = 2; // one commit in flight, and one that is being replaced
 const READERS = 8;
 const KEEPERS = 2;
 const USAGE_MS = 3_600_000;
-const HISTORY_MS = 6 * 3_600_000;
 
 export const module: Module = {
   name: 'executions',
   migrations: new URL('./migrations/', import.meta.url),
 
   async start({ db, bus, relay, log, clock, client, config, hot, serve, check, settings: read }) {
-    const { maxWaiting, keepAliveMs, lookMs, reconcileMs, retentionWeeks } = read(settings);
+    const { maxWaiting, keepAliveMs, lookMs, reconcileMs } = read(settings);
     const defaults = defaultsOf(maxWaiting, read(quotaSettings));
     const pool = hot(READERS);
     const waiting = openQuota({ max: maxWaiting, count: (workspace) => countWaiting(pool, workspace) });
@@ -118,10 +115,6 @@ export const module: Module = {
     serve(ProjectionServiceService, projection.handlers({ db, ring: (lanes) => hurry(bus, lanes) }));
     serve(ServerServiceService, servers.handlers({ db, bus }));
     serve(FleetServiceService, fleetHandlers.handlers({ pool, bus }));
-    const keepHistory = async () => {
-      await extendHistory(keepers, clock());
-      await dropHistory({ pool: keepers, weeks: retentionWeeks, now: clock(), log });
-    };
     let mends = 0;
     const stops = [
       startArtifacts({ db, log, serve, check, read, pool: keepers, reads }),
@@ -129,8 +122,7 @@ export const module: Module = {
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),
       every(USAGE_MS, async () => mends++ > 0 && mendUsages({ pool: keepers, now: clock(), log }), log), // not at the start, where there is much to do
-      every(reconcileMs, () => erasePayloads(keepers), log),
-      every(HISTORY_MS, keepHistory, log),
+      startRetention({ pool: keepers, payloadsMs: reconcileMs, log, clock, read }),
     ];
     return async () => {
       await Promise.all(stops.map((stop) => stop()));

@@ -5,12 +5,14 @@ import { counter, gauge } from '#platform/metrics.ts';
 import { OPEN } from './execution.ts';
 import { alone, HISTORY, partitionsOf, waitBriefly } from './partition-system.ts';
 import { dropWeeks, weeksBefore, weeksEarlier } from './partitions.ts';
+import type { Archived } from './retention-archive-system.ts';
 
 interface Retention {
   pool: Pool;
   weeks: number; // that an execution is kept after its end; 0: for ever
   now: Date;
   log: Pick<Logger, 'info' | 'warn'>;
+  keep?(connection: PoolConnection, week: string): Promise<Archived | undefined>; // before it is dropped; undefined: it was kept before
 }
 export interface Forgotten {
   dropped: string[]; // partitions
@@ -21,7 +23,7 @@ const dropped = counter('millrace_executions_weeks_dropped_total', 'Weeks of his
 const waiting = gauge('millrace_executions_weeks_waiting', 'Weeks of history that are kept longer because some of their executions are');
 
 // A week waits as long as one of its executions is open, or ended less than `weeks` ago.
-export async function dropHistory({ pool, weeks, now, log }: Retention): Promise<Forgotten> {
+export async function dropHistory({ pool, weeks, now, log, keep }: Retention): Promise<Forgotten> {
   const done: Forgotten = { dropped: [], waiting: [] };
   if (weeks === 0) return done;
   const before = weeksEarlier(now, weeks);
@@ -34,6 +36,8 @@ export async function dropHistory({ pool, weeks, now, log }: Retention): Promise
         done.waiting.push(week);
         continue;
       }
+      const archived = await keep?.(connection, week);
+      if (archived) log.info({ week, ...archived }, 'a week of history was kept as a file');
       for (const table of HISTORY) {
         const statement = dropWeeks(table, await partitionsOf(connection, table), [week]);
         if (statement) await connection.query(statement);
