@@ -19,7 +19,11 @@ const NONE = 'none';
 export const LAUNCHER: readonly Row[] = [
   ['MILLRACE_HOME', '.millrace', 'the folder of the installation: data, secrets, logs'],
 
-  ['MILLRACE_PARTS', 'all', 'the parts to start, separated by commas: database, broker, services or a process of them, automation, edge'],
+  [
+    'MILLRACE_PARTS',
+    'all',
+    'the parts to start, separated by commas: database, broker, services or a process of them, automation, builder, edge',
+  ],
   ['MILLRACE_DATABASE_URL', 'a server of its own', 'the database server to use, mysql://user:password@host:port/'],
   ['MILLRACE_DATABASE_PREFIX', 'millrace', 'schemas are <prefix>_<area>'],
   ['MILLRACE_NATS_URL', 'a server of its own', 'the broker to use, nats://user:password@host:port, separated by commas'],
@@ -61,6 +65,19 @@ export const AUTOMATION: readonly Row[] = [
   ['MILLRACE_LOG_LEVEL', 'info', 'the lowest level that is logged'],
 ];
 
+// What the builder of environments reads (automation/millrace_automation/builder/settings.py).
+export const BUILDER: readonly Row[] = [
+  ['MILLRACE_AUTOMATIONS_URL', SET, 'where builds come from, host:port'],
+  ['MILLRACE_BUILDER_ADMIN_ADDRESS', '127.0.0.1:0', 'where it answers /livez, /readyz and /metrics'],
+  ['MILLRACE_BUILDER_KEY', SET, 'the file with its private key, builder.pem; it needs no other'],
+  ['MILLRACE_BUILDER_INDEX_URL', "pip's own configuration", 'the only index that libraries are fetched from'],
+  ['MILLRACE_BUILDER_SECONDS', '900', 'the longest time that a build may take'],
+  ['MILLRACE_BUILDER_SIZE_MIB', '2048', 'the largest environment'],
+  ['MILLRACE_AUTOMATION_ENVIRONMENTS', 'build/environments', 'the folder that the automation servers read'],
+  ['MILLRACE_AUTOMATION_STUBS', 'build/py', 'the folder with the Python stubs of the contracts'],
+  ['MILLRACE_LOG_LEVEL', 'info', 'the lowest level that is logged'],
+];
+
 const TESTS: readonly Row[] = [
   ['MILLRACE_TEST_DATABASE_URL', 'by make test', 'the database server of tests'],
   ['MILLRACE_TEST_NATS_URL', 'by make test', 'the broker of tests'],
@@ -92,6 +109,7 @@ function settingsSection(): string {
     ['Processes of services', ours.filter((one) => !isEdge(one)).map(rowOf)],
     ['The edge', ours.filter(isEdge).map(rowOf)],
     ['The automation server', AUTOMATION],
+    ['The builder of environments', BUILDER],
     ['Tests', TESTS],
   ];
   const lines = parts.flatMap(([title, rows]) => [

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
-import { AUTOMATION, LAUNCHER } from '../scripts/settings.ts';
+import { AUTOMATION, BUILDER, LAUNCHER } from '../scripts/settings.ts';
 
 const namesIn = (pattern: RegExp, files: readonly string[]): string[] =>
   [...new Set(files.flatMap((file) => [...readFileSync(file, 'utf8').matchAll(pattern)].map(([, name = '']) => name)))].sort();
@@ -14,11 +14,13 @@ describe('docs/OPERATIONS.md', function () {
     expect(readFileSync('docs/OPERATIONS.md', 'utf8')).to.equal(wanted);
   });
 
-  it('names what the launcher and the automation server read', () => {
+  it('names what the launcher, the automation server and the builder read', () => {
     const launcher = namesIn(/\b(?:env|outer)\.(MILLRACE_\w+)/g, sources('deploy/local/*.ts'));
     expect(LAUNCHER.map(([name]) => name).sort()).to.deep.equal(launcher);
     const automation = namesIn(/'(MILLRACE_\w+)'/g, ['automation/millrace_automation/server/settings.py']);
     expect(AUTOMATION.map(([name]) => name).sort()).to.deep.equal(automation);
+    const builder = namesIn(/'(MILLRACE_\w+)'/g, ['automation/millrace_automation/builder/settings.py']);
+    expect(BUILDER.map(([name]) => name).sort()).to.deep.equal(builder);
   });
 
   it('names every variable that stands anywhere in the code', () => {

@@ -22,7 +22,19 @@ import { type Module, pickTargets, type Running, runModules } from '#platform/mo
 import { serviceSigner } from '#platform/service-token.ts';
 import { modules as all } from '../services/modules.ts';
 
-const SERVICES = ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks', 'dispatcher', 'runner', 'stranger'];
+const SERVICES = [
+  'health',
+  'identity',
+  'tasks',
+  'automations',
+  'executions',
+  'schedules',
+  'webhooks',
+  'dispatcher',
+  'runner',
+  'builder',
+  'stranger',
+];
 
 const { databaseUrl, natsUrl } = readSettings({
   databaseUrl: setting('MILLRACE_TEST_DATABASE_URL', text.default('mysql://root@127.0.0.1:43306/'), 'the database server of tests'),

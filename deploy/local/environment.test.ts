@@ -71,7 +71,7 @@ describe('the environments of parts', () => {
       partsOf(w, undefined)
         .flat()
         .map(({ name }) => name);
-    expect(names(await wiring())).to.deep.equal(['database', 'broker', 'api', 'dispatcher', 'automation', 'edge']);
+    expect(names(await wiring())).to.deep.equal(['database', 'broker', 'api', 'dispatcher', 'automation', 'builder', 'edge']);
     const given = {
       MILLRACE_DATABASE_URL: 'mysql://u:p@db:3306/',
       MILLRACE_NATS_URL: 'nats://broker:4222',

@@ -45,6 +45,7 @@ export const PROCESSES = {
   dispatcher: ['dispatcher'],
 };
 const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
+export const BUILDER = 'builder';
 export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks'];
 
 // What any program may need from the caller: where things are, its language, whom to trust.
@@ -61,6 +62,8 @@ const PASSED = [
   'NODE_EXTRA_CA_CERTS',
   'NODE_V8_COVERAGE',
 ];
+
+const PROXIES = ['http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY'];
 
 export const readChoices = (env: Outer = process.env): Choices => ({
   home: env.MILLRACE_HOME ?? join(REPOSITORY, '.millrace'),
@@ -181,6 +184,24 @@ export function automationEnvironment(w: Wiring, name: string): Env {
     OTEL_SERVICE_NAME: `millrace-${name}`,
     ...pick(w.settings, starts('MILLRACE_AUTOMATION_', 'MILLRACE_LOG_', 'OTEL_')),
     ...w.settingsOf[name],
+  };
+}
+
+// The builder gets no key but its own, and what pip is told by the caller: where libraries come from and whom to trust.
+export function builderEnvironment(w: Wiring): Env {
+  return {
+    ...chosen(w, 'MILLRACE_BUILDER_', 'PIP_'),
+    ...pick(w.outer, (name) => PROXIES.includes(name)),
+    ...pick(areaUrls(w), (name) => name === 'MILLRACE_AUTOMATIONS_URL'),
+    PYTHONPATH: join(REPOSITORY, 'automation'),
+    PYTHONUNBUFFERED: '1',
+    PYTHONDONTWRITEBYTECODE: '1',
+    MILLRACE_BUILDER_ADMIN_ADDRESS: adminOf(w, BUILDER),
+    MILLRACE_BUILDER_KEY: join(w.secrets.serviceKeys, 'builder.pem'),
+    MILLRACE_AUTOMATION_ENVIRONMENTS: w.outer.MILLRACE_AUTOMATION_ENVIRONMENTS ?? join(REPOSITORY, 'build/environments'),
+    MILLRACE_AUTOMATION_STUBS: join(REPOSITORY, 'build/py'),
+    ...pick(w.settings, starts('MILLRACE_BUILDER_', 'MILLRACE_LOG_', 'MILLRACE_AUTOMATION_ENVIRONMENTS')),
+    ...w.settingsOf[BUILDER],
   };
 }
 

@@ -7,6 +7,8 @@ import { ENVOY_FLAGS } from '../../envoy/bootstrap.ts';
 import {
   adminOf,
   automationEnvironment,
+  BUILDER,
+  builderEnvironment,
   type Env,
   edgeEnvironment,
   grpcOf,
@@ -135,6 +137,23 @@ export function automationPart(w: Wiring, name: string): Part {
     },
     startSeconds: 60,
     stopSeconds: 45,
+  };
+}
+
+export function builderPart(w: Wiring): Part {
+  return {
+    name: BUILDER,
+    what: 'the builder of environments',
+    command: w.choices.python,
+    args: ['-m', 'millrace_automation.builder'],
+    env: builderEnvironment(w),
+    // It waits for the services by itself: nobody needs it to be up.
+    async ready() {
+      await httpReady(`http://${adminOf(w, BUILDER)}/livez`);
+      return {};
+    },
+    startSeconds: 60,
+    stopSeconds: 10,
   };
 }
 

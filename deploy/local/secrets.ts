@@ -13,6 +13,7 @@ export const SERVICES = [
   'webhooks',
   'dispatcher',
   'runner',
+  'builder',
 ] as const;
 export const ADMIN_EMAIL = 'admin@millrace.local';
 

@@ -2,7 +2,7 @@
 // `make up` starts one below `.millrace`; tests start others beside it, each with its own ports, data and names.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { adminOf, areaUrls, clientEnvironment, type Env, type Outer, type Wiring } from './environment.ts';
+import { adminOf, areaUrls, BUILDER, clientEnvironment, type Env, type Outer, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
 import type { Layout } from './layout.ts';
 import { rotate } from './log-file.ts';
@@ -145,7 +145,7 @@ async function startTogether(group: readonly Supervised[], say: (line: string) =
 // loses what it still needs.
 async function stopInOrder(w: Wiring, all: readonly Supervised[], say: (line: string) => void): Promise<void> {
   const order: ((name: string) => boolean)[] = [
-    (name) => name === 'edge',
+    (name) => name === 'edge' || name === BUILDER,
     (name) => w.automations.includes(name),
     (name) => name in w.processes,
     (name) => name === 'broker',

@@ -4,13 +4,13 @@ import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { brokerPart, brokerUrl } from './broker.ts';
 import { databasePart, databaseUrl } from './database.ts';
-import { type Choices, PROCESSES, readChoices, type Wiring } from './environment.ts';
+import { BUILDER, type Choices, PROCESSES, readChoices, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
 import { layoutOf, makeFolders, REPOSITORY } from './layout.ts';
 import type { Part } from './part.ts';
 import { isFree, keepPorts } from './ports.ts';
 import { isAlive } from './process-table.ts';
-import { automationPart, edgePart, servicePart } from './programs.ts';
+import { automationPart, builderPart, edgePart, servicePart } from './programs.ts';
 import { makeSecrets } from './secrets.ts';
 import type { StackOptions } from './stack.ts';
 
@@ -55,6 +55,7 @@ const portNames = (processes: readonly string[], automations: readonly string[],
   'database',
   'broker',
   'edge.admin',
+  `${BUILDER}.admin`,
   ...(edge ? ['edge'] : []),
   ...[...processes, ...automations].flatMap((name) => [`${name}.grpc`, `${name}.admin`]),
 ];
@@ -132,6 +133,7 @@ export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.cho
     [
       ...services.map((name) => servicePart(w, name)),
       ...automations.map((name) => automationPart(w, name)),
+      ...(automations.length > 0 && isWanted(BUILDER, 'automation') ? [builderPart(w)] : []),
       ...(isWanted('edge') ? [edgePart(w, log('edge'))] : []),
     ],
   ];

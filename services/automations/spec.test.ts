@@ -141,6 +141,7 @@ describe('a spec', () => {
           concurrency: { max: 1, key: [], policy: 0, maxQueued: 0 },
         }),
         fine,
+        'd'.repeat(64),
       ),
     });
     expect([...other.map(({ path }) => path), 'source']).to.have.members(flat(full));

@@ -28,7 +28,7 @@ export interface Checked {
 const seconds = (count: number): Duration => ({ seconds: count, nanos: 0 });
 
 // The spec with every default filled in and the schemas derived, as a revision keeps it.
-export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
+export function fill(draft: AutomationSpec, checked: Checked, environmentDigest = ''): AutomationSpec {
   if (checked.problems.length > 0) throw sourceInvalid(checked.problems);
   const { timeouts, retryPolicy, resources } = draft;
   return {
@@ -57,6 +57,7 @@ export function fill(draft: AutomationSpec, checked: Checked): AutomationSpec {
     isolation: draft.isolation || (checked.hasMain ? AutomationSpec_Isolation.REUSED : AutomationSpec_Isolation.FRESH),
     onLost: draft.onLost || AutomationSpec_OnLost.RETRY,
     environment: draft.environment || 'base',
+    environmentDigest,
     queue: draft.queue || 'default',
     selector: draft.selector,
     retention: draft.retention,
@@ -106,6 +107,7 @@ const SETTINGS: Record<string, (spec: AutomationSpec) => unknown> = {
   isolation: (spec) => automationSpec_IsolationToJSON(spec.isolation),
   on_lost: (spec) => automationSpec_OnLostToJSON(spec.onLost),
   environment: (spec) => spec.environment,
+  environment_digest: (spec) => spec.environmentDigest || undefined,
   queue: (spec) => spec.queue,
   selector: (spec) => spec.selector,
   'retention.payloads': (spec) => inSeconds(spec.retention?.payloads),

@@ -136,9 +136,9 @@ export interface Row {
   selector?: unknown; // labels that its server must have
 }
 export type Blocked = 'CONCURRENCY_LIMIT' | 'QUEUE_PAUSED' | 'MAINTENANCE';
-export type TimerKind = 'START' | 'RETRY' | 'PAUSE';
+export type TimerKind = 'START' | 'RETRY' | 'PAUSE' | 'WAIT'; // WAIT: for what its server lacked
 
-const WAITS_FOR: Record<TimerKind, StateName> = { START: 'SCHEDULED', RETRY: 'RETRYING', PAUSE: 'PAUSED' };
+const WAITS_FOR: Record<TimerKind, StateName> = { START: 'SCHEDULED', RETRY: 'RETRYING', PAUSE: 'PAUSED', WAIT: 'QUEUED' };
 
 // A final state is written in the row; an open one is where the execution stands.
 export function stateOf(row: Pick<Row, 'state' | 'running_state' | 'timer'>): StateName {

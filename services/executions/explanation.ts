@@ -28,6 +28,13 @@ export interface Facts {
   place: Place | undefined; // undefined only when it has ended
   lane: Lane;
   fleet: Fleet;
+  environment?: Environment | undefined; // undefined: one that every server has
+}
+// The libraries that it needs.
+export interface Environment {
+  name: string;
+  state: 'QUEUED' | 'BUILDING' | 'READY' | 'FAILED' | undefined; // undefined: nobody could be asked
+  error: string;
 }
 
 const MOST_COUNTED = 10_000;
@@ -47,9 +54,10 @@ export function explain(facts: Facts): Explanation {
 }
 
 function causesOf(facts: Facts, state: StateName, place: Place): Cause[] {
-  if (place.kind === 'running') return [running(state, place)];
-  if (place.kind === 'timers') return [timed(facts, state, place.dueTime)];
-  const blocked = [...queue(facts.lane), ...fleet(facts.fleet, labelsOf(facts.row.selector) ?? {})];
+  const missing = environment(facts, state, place);
+  if (place.kind === 'running') return [...missing, running(state, place)];
+  if (place.kind === 'timers') return missing.length > 0 ? missing : [timed(facts, state, place.dueTime)];
+  const blocked = [...missing, ...queue(facts.lane), ...fleet(facts.fleet, labelsOf(facts.row.selector) ?? {})];
   if (place.kind === 'waiting') return [limited(place), ...blocked];
   return blocked.length > 0 ? blocked : [turn(facts.fleet, place.before)];
 }
@@ -93,6 +101,23 @@ function timed({ row }: Facts, state: StateName, untilTime: Date): Cause {
     return cause(Reason.BACKOFF, message, 'Wait, or cancel it and retry it by hand.', { untilTime });
   }
   return cause(Reason.SCHEDULED, `It shall not start before ${untilTime.toISOString()}.`, 'Wait, or cancel it.', { untilTime });
+}
+
+// Its libraries. One in timers that is QUEUED waits for nothing else: a server that was to run it did not have them.
+function environment({ environment: needed }: Facts, state: StateName, place: Place): Cause[] {
+  if (!needed || (place.kind === 'running' && place.started) || !['QUEUED', 'RUNNING'].includes(state)) return [];
+  const { name, error } = needed;
+  const because = (message: string, remedy: string) => [cause(Reason.ENVIRONMENT_BUILDING, message, remedy)];
+  if (needed.state === 'FAILED')
+    return because(`The build of its environment ${name} failed: ${error}.`, 'Have it built again, or publish another revision.');
+  if (needed.state === 'QUEUED')
+    return because(`Its environment ${name} waits for a builder.`, 'Wait for the build; see that a builder runs.');
+  if (needed.state === 'BUILDING') return because(`Its environment ${name} is being built.`, 'Wait for the build.');
+  if (place.kind !== 'timers') return [];
+  return because(
+    `The server that was to run it does not have its environment ${name}.`,
+    'Wait; if it stays so, have the environment built again.',
+  );
 }
 
 function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Cause {

@@ -1,4 +1,5 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
+import { EnvironmentBuildServiceService } from '#gen/millrace/automations/v1/environment_build_service.ts';
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { DeadLetterServiceService } from '#gen/millrace/executions/v1/dead_letter_service.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
@@ -99,7 +100,14 @@ export const module: Module = {
       ControlServiceService,
       control.handlers({
         reads,
-        explain: openExplain({ pool, reads, fleet: () => fleetOf(pool), maxRunning: defaults.running }),
+        explain: openExplain({
+          pool,
+          reads,
+          fleet: () => fleetOf(pool),
+          maxRunning: defaults.running,
+          specs: openSpecs(pool),
+          builds: () => client(EnvironmentBuildServiceService, 'automations'),
+        }),
         hold: openHold({ db, bus, specs: openSpecs(pool) }),
         bulk: openBulk({ pool, create, cancel }),
         watch: openWatch({ pool, message: reads.message, everyMs: lookMs }),

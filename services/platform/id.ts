@@ -9,6 +9,7 @@ const PREFIXES = {
   task: 'tsk',
   comment: 'cmt',
   automation: 'aut',
+  environment: 'env',
   execution: 'exe',
   artifact: 'art',
   server: 'srv',

@@ -5,18 +5,17 @@ import os
 import platform
 import secrets
 import socket
-import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from . import selftest
 from .inside.plan import Plan
-from .inside.tree import SYSTEM
+from .interpreter import packages, python_folders
 from .nursery import Child, Nursery
 from .process import Process, packets_of
 from .residents import Key, Residents, Values
+from .rest import Rest
 from .settings import Limits, SandboxSettings, SandboxUnavailable
 from .users import user_ranges
 
@@ -24,6 +23,8 @@ _DEFAULT = 'base'
 _LAUNCHES_OF_A_PARENT = 2000  # children share their parent's hash seed and address layout: it is replaced now and then
 _SPARE = 8  # children that are being made or have just ended, beside those that run and wait
 _PREPARED_TO_BE_KEPT = 2  # they start seldom, and run for long
+_PREPARED_ELSEWHERE = 2  # in each environment but the default one
+_SWEEP_SECONDS = 15.0
 _TRIES = 3
 _BACKOFF_SECONDS = (0.1, 5.0)
 
@@ -51,6 +52,8 @@ class Sandbox:
         self._old: set[Nursery] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rest = Rest()
+        self._is_sweeping = False
         self._is_stopped = False
 
     @classmethod
@@ -87,7 +90,7 @@ class Sandbox:
         if self.tier < max(self.settings.min_tier, 1):
             lowest = max(self.settings.min_tier, 1)
             raise SandboxUnavailable('; '.join([f'the sandbox has tier {self.tier}, {lowest} is the lowest allowed', *self.faults]))
-        if environment != _DEFAULT and not self._libraries(environment):
+        if not self.has_environment(environment):
             raise ValueError(f'there is no environment {environment!r}')
         if reuse and mode == 'run' and self.residents.is_on:
             return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent, values)
@@ -146,6 +149,7 @@ class Sandbox:
 
     async def _nursery(self, environment: str) -> Nursery:
         """The environment's parent, a new one when there is none or it has died."""
+        self._rest.use(environment)
         async with self._locks.setdefault(environment, asyncio.Lock()):
             present = self._nurseries.get(environment)
             if present and present.is_alive:
@@ -155,7 +159,25 @@ class Sandbox:
                 return present
             new = await self._start_nursery(environment)
             self._nurseries[environment] = new
+            if environment != _DEFAULT:
+                self._end_resting()
+                if not self._is_sweeping:
+                    self._is_sweeping = True
+                    self._keep(self._sweep())
             return new
+
+    def _end_resting(self) -> None:
+        """Of parents of environments that nobody uses."""
+        for environment in self._rest.due(name for name in self._nurseries if name != _DEFAULT):
+            nursery = self._nurseries.pop(environment)
+            self._old.add(nursery)  # so that a stop finds it while its last run goes on
+            nursery.retire()
+
+    async def _sweep(self) -> None:
+        while any(name != _DEFAULT for name in self._nurseries):
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self._end_resting()
+        self._is_sweeping = False
 
     async def _start_nursery(self, environment: str) -> Nursery:
         if self._is_stopped:
@@ -211,8 +233,8 @@ class Sandbox:
         return Plan(
             tier=self._built_tier,
             landlock=self.settings.force_tier_at_most >= 1,
-            prepared=self.settings.prepared,
-            kept=self._kept,
+            prepared=self.settings.prepared if environment == _DEFAULT else min(_PREPARED_ELSEWHERE, self.settings.prepared),
+            kept=self._kept if environment == _DEFAULT else min(1, self._kept),
             most=self._most,
             uids=next((uids for uids in self._users if uids not in in_use), []),
             python=python_folders(),
@@ -220,6 +242,10 @@ class Sandbox:
             work=f'{tempfile.gettempdir()}/millrace-sandbox-{os.getpid()}-{secrets.token_hex(8)}',
             server=os.getpid(),
         )
+
+    def has_environment(self, environment: str) -> bool:
+        """Whether runs can have it: it may be built at any time."""
+        return environment == _DEFAULT or self._libraries(environment) is not None
 
     def _libraries(self, environment: str) -> Path | None:
         if not environment or '/' in environment or environment.startswith('.'):
@@ -243,18 +269,3 @@ async def _begin(child: Child, limits: Limits, packets: list[bytes], line: list[
 
 def _values(limits: Limits) -> dict[str, int]:
     return {name: getattr(limits, name) for name in ('memory_mib', 'processes', 'cpu_seconds', 'disk_mib')}
-
-
-def python_folders() -> list[str]:
-    """Where this Python lies, as far as that is outside the system's folders."""
-    found = {os.path.realpath(path) for path in (sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path('stdlib'))}
-    outside = [
-        path for path in sorted(found) if not path.startswith(tuple(f'{system}/' for system in SYSTEM)) and path not in (*SYSTEM, '/')
-    ]
-    return [path for path in outside if not any(path.startswith(f'{other}/') for other in outside)]
-
-
-def packages(folder: Path) -> list[str]:
-    """`name==version` of what is installed there, by the names of its metadata folders."""
-    names = (path.name.removesuffix('.dist-info') for path in folder.glob('*.dist-info'))
-    return sorted('=='.join(name.rsplit('-', 1)).replace('_', '-').lower() for name in names)

@@ -70,12 +70,13 @@ class Verifier:
 
 
 class Signer:
-    """Makes the tokens that this server shows to other services."""
+    """Makes the tokens that this server shows to other services. `name` is whose key it is."""
 
-    def __init__(self, key: Path):
+    def __init__(self, key: Path, name: str = 'runner'):
+        self._name = name
         self._key = jwt.get_algorithm_by_name('EdDSA').prepare_key(key.read_text())
 
     def token(self, area: str) -> str:
         now = int(time.time())
-        claims = {'iss': ISSUER, 'sub': 'service/runner', 'aud': f'service/{area}', 'iat': now, 'exp': now + _OWN_SECONDS}
-        return jwt.encode(claims, self._key, algorithm='EdDSA', headers={'kid': 'runner', 'typ': TYPE})
+        claims = {'iss': ISSUER, 'sub': f'service/{self._name}', 'aud': f'service/{area}', 'iat': now, 'exp': now + _OWN_SECONDS}
+        return jwt.encode(claims, self._key, algorithm='EdDSA', headers={'kid': self._name, 'typ': TYPE})

@@ -1,5 +1,6 @@
 """Enforces the contract's protovalidate rules on a request. A rule that is not known here fails at start, not silently."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -109,11 +110,17 @@ def _among(bound: object) -> Check:
     return lambda value: None if value in known else f'must be one of {", ".join(repr(one) for one in known)}'
 
 
+def _pattern(bound: object) -> Check:
+    pattern = re.compile(str(bound))
+    return lambda value: None if pattern.search(value) else f'must match {bound}'
+
+
 _RULES: dict[tuple[str, str], Callable[[object], Check]] = {
     ('string', 'min_len'): _least(len, ' characters'),
     ('string', 'max_len'): _most(len, ' characters'),
     ('string', 'max_bytes'): _most(lambda value: len(value.encode()), ' bytes'),
     ('string', 'in'): _among,
+    ('string', 'pattern'): _pattern,
     ('bytes', 'min_len'): _least(len, ' bytes'),
     ('bytes', 'max_len'): _most(len, ' bytes'),
     ('int32', 'gte'): _least(float),

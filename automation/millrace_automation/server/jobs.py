@@ -80,6 +80,8 @@ class Jobs:
             raise Refused('SANDBOX_UNAVAILABLE', UNAVAILABLE, 'the sandbox is below the lowest tier that this server accepts')
         if self.is_draining:
             raise Refused('DRAINING', UNAVAILABLE, 'the server is being shut down')
+        if not self._sandbox.has_environment(request.environment or 'base'):
+            raise Refused('ENVIRONMENT_MISSING', UNAVAILABLE, 'this server does not have the environment of the job')
         if len(self.running) >= self.slots:
             raise Refused('NO_SLOT', OVERLOADED, f'all {self.slots} slots are in use')
         job = Job(request, claim_id, changed, Uploads(self.artifacts, request.execution_id, claim_id))

@@ -8,6 +8,7 @@ from millrace.runner.v1 import runner_service_pb2 as pb
 from millrace.runner.v1 import runner_service_pb2_grpc as pb_grpc
 
 from millrace_automation.sandbox import Sandbox
+from millrace_automation.sandbox.interpreter import PLATFORM
 
 from . import checks
 from .errors import RpcError, invalid, not_found
@@ -89,6 +90,7 @@ class RunnerService(pb_grpc.RunnerServiceServicer):
             python_version=self._sandbox.python_version,
             packages=self._sandbox.packages,
             probes=[pb.Probe(name=name, refused=refused) for name, refused in self._sandbox.probes],
+            platform=PLATFORM,
         )
 
 

@@ -50,7 +50,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    read = _Reader(environment)
+    read = Reader(environment, 'the automation server')
     address = read.address('MILLRACE_AUTOMATION_ADDRESS')
     slots = read.number('MILLRACE_AUTOMATION_SLOTS', 16, 1, 4096)
     executions_url = read.text('MILLRACE_EXECUTIONS_URL')
@@ -89,11 +89,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     return settings
 
 
-class _Reader:
+class Reader:
     """Reads one variable after the other and collects what is wrong with them."""
 
-    def __init__(self, environment: Mapping[str, str]):
+    def __init__(self, environment: Mapping[str, str], what: str):
         self._environment = environment
+        self._what = what
         self._faults: list[str] = []
 
     def fault(self, name: str, what: str) -> None:
@@ -101,7 +102,7 @@ class _Reader:
 
     def finish(self) -> None:
         if self._faults:
-            raise SettingsError('the automation server cannot start with these settings:\n' + '\n'.join(self._faults))
+            raise SettingsError(f'{self._what} cannot start with these settings:\n' + '\n'.join(self._faults))
 
     def text(self, name: str) -> str:
         return self._environment.get(name, '').strip()

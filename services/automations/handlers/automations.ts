@@ -1,6 +1,7 @@
 // handlers/automations.ts: the methods about automations themselves, in the contract's order.
 import { Automation } from '#gen/millrace/automations/v1/automation.ts';
 import type { AutomationServiceService } from '#gen/millrace/automations/v1/automation_service.ts';
+import type { Tx } from '#platform/db.ts';
 import type { Handlers } from '#platform/handlers.ts';
 import { newId } from '#platform/id.ts';
 import { claimKey } from '#platform/idempotency.ts';
@@ -9,9 +10,11 @@ import { emit } from '#platform/outbox.ts';
 import { cutPage, decodePage, encodePage, pageSize } from '#platform/paging.ts';
 import * as automation from '../automation.ts';
 import { change, type Deps } from '../change.ts';
+import { mustNotHaveFailed } from '../environment.ts';
 import * as events from '../events.ts';
 import { tell } from '../projection.ts';
 import * as store from '../store/automations.ts';
+import * as environments from '../store/environments.ts';
 import * as revisions from '../store/revisions.ts';
 import { checkNamed } from '../values.ts';
 
@@ -74,6 +77,7 @@ export const automationHandlers = (deps: Deps): Pick<Handlers<AutomationServiceS
     return change(deps, caller, id, async (before, now, tx) => {
       const revision = automation.revisionToPublish(before, asked);
       if (revision === before.publishedRevision) return before;
+      await mustBeBuildable(tx, caller.workspace, id, revision);
       const { spec } = await revisions.get(tx, caller.workspace, id, revision);
       await checkNamed(tx, caller.workspace, id, spec);
       const present = await revisions.publication(tx, caller.workspace, id);
@@ -94,3 +98,9 @@ export const automationHandlers = (deps: Deps): Pick<Handlers<AutomationServiceS
     });
   },
 });
+
+// The environment of a revision may still be built, but not have failed.
+async function mustBeBuildable(tx: Tx, workspace: string, id: string, revision: number): Promise<void> {
+  const { spec } = await revisions.get(tx, workspace, id, revision);
+  if (spec?.environmentDigest) mustNotHaveFailed(spec.environment, await environments.stateOf(tx, spec.environmentDigest));
+}

@@ -9,8 +9,10 @@ import { cutPage, decodePage, encodePage, pageSize } from '#platform/paging.ts';
 import * as automation from '../automation.ts';
 import { change, type Deps } from '../change.ts';
 import { unifiedDiff } from '../diff.ts';
+import { BASE, mustNotHaveFailed, unknownEnvironment } from '../environment.ts';
 import * as specs from '../spec.ts';
 import * as automations from '../store/automations.ts';
+import * as environments from '../store/environments.ts';
 import * as store from '../store/revisions.ts';
 
 type Methods =
@@ -25,7 +27,8 @@ export const revisionHandlers = (deps: Deps): Pick<Handlers<AutomationServiceSer
     const { workspace, user } = call.caller;
     await automations.get(deps.db, workspace, automationId, 'automationId'); // before the costly check
     specs.checkSchemas(draft);
-    const spec = specs.fill(draft, await check(deps, draft.source));
+    const environmentDigest = await digestOf(deps, workspace, draft.environment);
+    const spec = specs.fill(draft, await check(deps, draft.source), environmentDigest);
     let number = 0;
     await change(deps, call.caller, automationId, async (before, now, tx) => {
       number = before.latestRevision + 1;
@@ -71,6 +74,15 @@ export const revisionHandlers = (deps: Deps): Pick<Handlers<AutomationServiceSer
     return check(deps, source);
   },
 });
+
+// What the name stands for now. Its build may go on: executions wait for it.
+async function digestOf({ db }: Deps, workspace: string, name: string): Promise<string> {
+  if (name === '' || name === BASE) return '';
+  const found = await environments.named(db, workspace, name);
+  if (!found) throw unknownEnvironment(name);
+  mustNotHaveFailed(name, found.state);
+  return found.digest;
+}
 
 // What an automation server finds in the source.
 async function check({ runner }: Deps, source: string) {

@@ -44,6 +44,7 @@ interface Told {
   start: ReturnType<typeof startOf> | undefined;
 }
 
+const NOT_YET_MS = 2000; // until a server is asked again for what it lacked
 const RETRY_MS = 200;
 const LINGER_MS = 20; // a report costs a third when it shares its commit with a few others
 const FEW = 3; // claims: not much comes of them
@@ -203,8 +204,9 @@ async function leavesOf(
       const endTime = within(report.result.time, startTime, row.now);
       return [{ ...shared, start: began, verdict, endTime, usage: usageOf(report.result, row.line_count + lines.length) }];
     }
-    const isRefused = report.given === 'REFUSED' && !claimed.started;
-    const verdict = isRefused ? afterRefusal(claimed) : afterLoss(claimed, context.situation);
+    const isRefused = report.given !== 'LOST' && !claimed.started;
+    const inMs = report.given === 'NOT_YET' ? NOT_YET_MS : 0;
+    const verdict = isRefused ? afterRefusal(claimed, inMs) : afterLoss(claimed, context.situation);
     if (!isRefused) metrics.lost.inc({ when: claimed.started ? 'RUNNING' : 'STARTING' });
     return [{ ...shared, verdict, endTime: row.now }];
   });

@@ -30,7 +30,7 @@ export function jobOf({ row, workspace, claimId }: Claimed, { spec }: Spec, runM
     isolation: spec.isolation,
     reuseKey: `${workspace.toString('hex')}.${row.automation.toString('hex')}.${row.revision}`,
     principal: fromBytes('user', row.creator),
-    environment: spec.environment,
+    environment: spec.environmentDigest || 'base',
     traceparent: traces.begin(claimId, row.traceparent, { 'millrace.execution': executionId, 'millrace.attempt': attempt }),
   });
 }

@@ -7,7 +7,7 @@ import type { Logger } from '#platform/log.ts';
 import { hex } from '../engine/sql.ts';
 import * as metrics from './metrics.ts';
 import type { Outgoing } from './outgoing.ts';
-import type { Reply, Report } from './report.ts';
+import type { Given, Reply, Report } from './report.ts';
 import * as traces from './traces.ts';
 
 // A claim of the server as running tells it.
@@ -27,8 +27,8 @@ export interface Ledger {
   tell(told: Omit<Report, 'server' | 'epoch'>): Promise<Reply>;
   heed(claimId: Buffer, reply: Reply): void;
   adopt(opened: SessionOpened): Promise<Claim[]>; // answers those that the server has and shall have
-  giveBack(claims: readonly Named[], given: 'REFUSED' | 'LOST'): void;
-  refused(claimIds: readonly Buffer[]): Promise<void>;
+  giveBack(claims: readonly Named[], given: Given): void;
+  refused(claimIds: readonly Buffer[], notYet: readonly Buffer[]): Promise<void>;
   look(): Promise<void>;
 }
 export interface Deps {
@@ -66,7 +66,7 @@ export function openLedger(
   }
 
   // The server does not take them, or does not have them.
-  function giveBack(claims: readonly Named[], given: 'REFUSED' | 'LOST'): void {
+  function giveBack(claims: readonly Named[], given: Given): void {
     for (const { execution, claim_id: claimId } of claims) {
       const told = tell({ execution, claimId, given }).then((reply) => heed(claimId, reply));
       told.catch((error) => log.warn({ error, given }, 'a claim could not be given back'));
@@ -129,12 +129,12 @@ export function openLedger(
       return known;
     },
 
-    async refused(claimIds) {
-      const wanted = new Set(claimIds.map(hex));
+    async refused(claimIds, notYet) {
       const claims = await deps.claims(server.id, signal);
-      const given = claims.filter(({ claim_id }) => wanted.has(hex(claim_id)));
+      const among = (wanted: ReadonlySet<string>) => claims.filter(({ claim_id }) => wanted.has(hex(claim_id)));
       failpoint('refused.before_return');
-      giveBack(given, 'REFUSED');
+      giveBack(among(new Set(claimIds.map(hex))), 'REFUSED');
+      giveBack(among(new Set(notYet.map(hex))), 'NOT_YET');
     },
   };
 }

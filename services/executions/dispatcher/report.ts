@@ -10,8 +10,10 @@ export interface Report {
   lines?: readonly Line[] | undefined;
   progress?: ProgressReport | undefined;
   result?: Result | undefined;
-  given?: 'REFUSED' | 'LOST' | undefined; // the server did not take it, or does not have it
+  given?: Given | undefined;
 }
+// The server did not take it, did not take it yet for what it lacks, or does not have it.
+export type Given = 'REFUSED' | 'NOT_YET' | 'LOST';
 export type Reply =
   | { kind: 'KEPT'; lines: number; isOver: boolean } // durable: so many lines, and the end
   | { kind: 'STALE' } // the claim is not, or no longer, the present one

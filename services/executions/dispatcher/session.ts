@@ -46,6 +46,9 @@ const SILENCE_MS = 8000;
 const FIRST_RETRY_MS = 50;
 const LAST_RETRY_MS = 2000;
 
+const isMissing = ({ reason }: { reason: string }): boolean => reason === 'ENVIRONMENT_MISSING';
+const claimOf = ({ claimId }: { claimId: Buffer }): Buffer => claimId;
+
 export function openSession(deps: Deps, server: Owned): Session {
   const { log, client, dispatcherId } = deps;
   const serverId = fromBytes('server', server.id);
@@ -65,7 +68,8 @@ export function openSession(deps: Deps, server: Owned): Session {
     const items = message.refused?.items ?? [];
     if (items.length === 0) return;
     log.debug({ server: serverId, reasons: items.map(({ reason }) => reason) }, 'jobs were refused');
-    const refused = ledger.refused(items.map(({ claimId }) => claimId));
+    const [notYet, others] = [items.filter(isMissing), items.filter((item) => !isMissing(item))];
+    const refused = ledger.refused(others.map(claimOf), notYet.map(claimOf));
     refused.catch((error) => log.warn({ error }, 'refused jobs could not be given back'));
   }
 

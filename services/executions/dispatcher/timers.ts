@@ -37,7 +37,7 @@ const EXPIRY_MS = 1000;
 const PAGE = 256;
 const COLUMNS = `CAST(due_time AS CHAR) AS due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time,
   TIMESTAMPDIFF(MICROSECOND, due_time, NOW(6)) AS late`;
-const STARTS = "kind IN ('START', 'RETRY')";
+const STARTS = "kind IN ('START', 'RETRY', 'WAIT')";
 const DUE_KEYS = `SELECT DISTINCT limit_key FROM (SELECT limit_key FROM timers WHERE ${STARTS} AND due_time <= NOW(6) ORDER BY due_time LIMIT ${PAGE}) page`;
 const NEXT = `SELECT TIMESTAMPDIFF(MICROSECOND, NOW(6), due_time) AS wait FROM timers WHERE ${STARTS} ORDER BY due_time LIMIT 1`;
 

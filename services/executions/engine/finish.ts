@@ -1,4 +1,4 @@
-// How executions leave running: to a final state, to the backoff of a retry, or back to ready. The caller has locked their rows in running (the
+// How executions leave running: to a final state, to the backoff of a retry, or back to ready, at once or later. The caller has locked their rows in running (the
 // fence), decides by machine.ts, adds what else it writes, and commits. Lock order: running, limits, slots, waiting, ready, timers, executions.
 import type { Db } from '#platform/db.ts';
 import { endAttempts } from './attempts.ts';
@@ -118,7 +118,9 @@ export async function finish(connection: Connection, db: Db, leaves: readonly Le
   const inOrder = [...leaves].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   const limits = await lockLimits(connection, slotsOf(inOrder).keys());
   const given = await giveOn(connection, limits, slotsOf(inOrder));
-  const back = inOrder.flatMap(({ row, verdict }) => (verdict.to === 'QUEUED' ? [{ ...row, losses: verdict.losses }] : []));
+  const back = inOrder.flatMap(({ row, verdict }) =>
+    verdict.to === 'QUEUED' && !verdict.inMs ? [{ ...row, losses: verdict.losses }] : [],
+  );
   const gone = inOrder.map(rowAfter);
   const ended = gone.filter(({ isEnded }) => isEnded);
   const told = tellEnds(db, ended.map(toldOf));
@@ -143,22 +145,27 @@ export async function finish(connection: Connection, db: Db, leaves: readonly Le
 function slotsOf(leaves: readonly Leave[]): Map<string, Buffer[]> {
   const freed = new Map<string, Buffer[]>();
   for (const { row, verdict } of leaves) {
-    if (row.limit_key !== null && verdict.to !== 'QUEUED') freed.set(row.limit_key, [...(freed.get(row.limit_key) ?? []), row.execution]);
+    if (row.limit_key !== null && !isBack(verdict)) freed.set(row.limit_key, [...(freed.get(row.limit_key) ?? []), row.execution]);
   }
   return freed;
 }
 
+const isBack = (verdict: Verdict): boolean => verdict.to === 'QUEUED' && !verdict.inMs;
+
 function timer({ row, verdict }: Leave): string[] {
-  if (verdict.to !== 'RETRYING') return [];
+  if ((verdict.to !== 'RETRYING' && verdict.to !== 'QUEUED') || isBack(verdict)) return [];
+  const [kind, attempt, losses] = verdict.to === 'QUEUED' ? ['WAIT', row.attempt, verdict.losses] : ['RETRY', row.attempt + 1, 0];
   const columns = 'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time';
   return [
-    format(`INSERT INTO timers (${columns}) VALUES (NOW(6) + INTERVAL ? MICROSECOND, 'RETRY', ?, ?, ?, ?, ?, 0, ?)`, [
-      verdict.inMs * 1000,
+    format(`INSERT INTO timers (${columns}) VALUES (NOW(6) + INTERVAL ? MICROSECOND, ?, ?, ?, ?, ?, ?, ?, ?)`, [
+      (verdict.inMs ?? 0) * 1000,
+      kind,
       row.execution,
       row.lane,
       row.priority,
       row.limit_key,
-      row.attempt + 1,
+      attempt,
+      losses,
       row.expire_time,
     ]),
   ];

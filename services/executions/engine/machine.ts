@@ -82,7 +82,7 @@ export type Outcome =
 export type Verdict =
   | { to: FinalState; attempt: AttemptState | undefined; error: ErrorBody | undefined; output: string | undefined }
   | { to: 'RETRYING'; attempt: AttemptState; error: ErrorBody; inMs: number }
-  | { to: 'QUEUED'; losses: number };
+  | { to: 'QUEUED'; losses: number; inMs?: number }; // later: what it needs is not there yet
 
 // What another attempt will not find either.
 const FINAL = new Set(['SecretUnavailable', 'VariableUnavailable']);
@@ -110,8 +110,9 @@ export function afterLoss(claimed: Claimed, situation: Situation): Verdict {
 }
 
 // The server did not take it: nothing is counted.
-export function afterRefusal(claimed: Claimed): Verdict {
-  return claimed.state === 'CANCELLING' ? { ...cancelled(undefined), attempt: undefined } : { to: 'QUEUED', losses: claimed.losses };
+export function afterRefusal(claimed: Claimed, inMs = 0): Verdict {
+  if (claimed.state === 'CANCELLING') return { ...cancelled(undefined), attempt: undefined };
+  return { to: 'QUEUED', losses: claimed.losses, ...(inMs > 0 ? { inMs } : {}) };
 }
 
 // The time in which the server should have ended it is over.

@@ -68,9 +68,9 @@ class Rules:
                 found = os.fstat(descriptor)
                 self._rules[found.st_dev, found.st_ino] = self._rule(descriptor, rights, stat.S_ISDIR(found.st_mode))
 
-    def ruleset(self) -> int:
+    def ruleset(self, has_network: bool = False) -> int:
         """A new one, without the process being in it yet."""
-        made = _create(self._abi, self._known, _TCP if self._abi >= 4 else 0, _SCOPES if self._abi >= 6 else 0)
+        made = _create(self._abi, self._known, _TCP if self._abi >= 4 and not has_network else 0, _SCOPES if self._abi >= 6 else 0)
         for rule in self._rules.values():
             syscall('landlock rule', _ADD, made, 1, rule)
         return made
