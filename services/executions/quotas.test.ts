@@ -12,6 +12,7 @@ import { openUsage } from './dispatcher/usage.ts';
 import type { Leave } from './engine/finish.ts';
 import { caught, claim, clientOf, draft, endExecution, publish, startExecutions } from './fixture.test.ts';
 import { exceeded, over, resetTime } from './quotas.ts';
+import { erasePayloads } from './retention-payloads-system.ts';
 import { mendUsages } from './usage-system.ts';
 
 const NOW = new Date();
@@ -179,6 +180,9 @@ describe('quotas of a workspace', () => {
       expect(await mend()).to.equal(0);
       expect(await rowOf()).to.include({ log_bytes: 71 });
       expect(await db()('usages').where({ workspace: workspace(), day: '2020-02-29' })).to.deep.equal([]);
+      await db()('payloads').insert({ execution: toBytes('execution', id), due_time: old(1), on_read: false });
+      await erasePayloads(connections);
+      expect(await rowOf(), 'after the result was erased').to.deep.equal({ log_bytes: 71, run_ms: 5000, result_bytes: 0 });
       await connections.end();
     });
 

@@ -23,9 +23,16 @@ const SET_DUE = `UPDATE payloads p JOIN executions e ON e.id = p.execution
   WHERE p.execution = ? AND p.due_time IS NULL`;
 const DUE = `SELECT execution FROM payloads WHERE due_time <= NOW(6) ORDER BY due_time LIMIT ${AT_ONCE}`;
 
+// It is no result that is kept any more. The day is that of usages, in UTC.
+const UNCOUNT = `UPDATE usages u JOIN executions e ON e.workspace = u.workspace AND DATE(e.create_time) = u.day
+    LEFT JOIN results x ON x.execution = e.id AND x.kind = 'OUTPUT'
+  SET u.result_bytes = GREATEST(0, u.result_bytes - COALESCE(LENGTH(e.output), LENGTH(x.body), 0))
+  WHERE e.id = ? AND e.end_time IS NOT NULL`;
+
 const erase = (pool: Pool, execution: Buffer): string =>
   [
     'BEGIN',
+    pool.format(UNCOUNT, [execution]),
     ...['INPUT', 'OUTPUT'].map((kind) => pool.format('DELETE FROM results WHERE execution = ? AND kind = ?', [execution, kind])),
     pool.format('UPDATE executions SET input = NULL, output = NULL, payload_deleted_time = NOW(6) WHERE id = ? AND end_time IS NOT NULL', [
       execution,

@@ -40,6 +40,9 @@ describe('the examples of docs/CONTROLS.md', () => {
       'data: {"execution"',
       '"cursor"',
       '"weight": 2',
+      'NO_MATCHING_SERVER',
+      '"region": "eu"',
+      'RUN_MINUTES_PER_MONTH',
     ])
       expect(stdout, word).to.include(word);
     for (const word of ['DRAINING', 'STOPPED', 'MAINTENANCE', 'NORMAL']) expect(stdout, word).to.include(word);

@@ -7,7 +7,7 @@ import { notFound } from '#platform/errors.ts';
 import type { Handlers } from '#platform/handlers.ts';
 import { fromBytes, toBytes } from '#platform/id.ts';
 import * as notices from '../engine/notices.ts';
-import * as store from '../fleet-system.ts';
+import * as store from '../fleet-store.ts';
 import { labelsOf } from '../selector.ts';
 
 export const handlers = ({ pool, bus }: { pool: Pool; bus: Pick<Bus, 'notify'> }): Handlers<FleetServiceService> => {
