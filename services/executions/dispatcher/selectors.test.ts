@@ -6,11 +6,13 @@ import { FleetServiceService } from '#gen/millrace/executions/v1/fleet_service.t
 import { Queue } from '#gen/millrace/executions/v1/queue.ts';
 import { QueueServiceService } from '#gen/millrace/executions/v1/queue_service.ts';
 import { openBus } from '#platform/bus.ts';
-import { fromBytes } from '#platform/id.ts';
+import { openPool, schemaOf } from '#platform/db.ts';
+import { fromBytes, newBytes, toBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
 import * as notices from '../engine/notices.ts';
 import { caught } from '../fixture.test.ts';
+import { take } from './claim-store.ts';
 import { type Lab, startLab, stateOf } from './fixture.test.ts';
 import { type Peer, startPeer } from './peer.test.ts';
 
@@ -133,6 +135,35 @@ describe('selectors', function () {
       await queues.resumeQueue({ name: 'narrow' });
       for (const id of ids) await lab.ended(id);
       expect(most).to.be.within(1, 2);
+    });
+
+    it('hold in the claim itself: a lane with labels gives nothing to who does not know them', async () => {
+      await join({});
+      const id = toBytes('execution', await lab.start(await publish(EU)));
+      const { lane } = await db()('ready').where({ execution: id }).first();
+      const pool = openPool(lab.world.config, schemaOf(lab.world.config, 'executions'), 1);
+      const connection = await pool.getConnection();
+      const ask = { lane, count: 5, mark: undefined };
+      const found = async (selector?: typeof EU) => {
+        const { sets } = await take(connection, newBytes(), [newBytes()], [{ ...ask, selector }], false);
+        await connection.query('ROLLBACK');
+        return sets.flat().map(({ execution }) => execution.toString('hex'));
+      };
+      expect(await found()).to.deep.equal([]);
+      expect(await found(EU)).to.include(id.toString('hex'));
+      connection.release();
+      await pool.end();
+    });
+
+    it('are matched by what an automation server is started with', async () => {
+      const runner = await lab.runner({ MILLRACE_AUTOMATION_LABELS: 'region=eu, gpu=true' });
+      const waits = await lab.start(await publish(US));
+      const done = await lab.ended(await lab.start(await publish(EU, { source: 'def main(): return 7' })), 30_000);
+      expect([stateOf(done), done.output]).to.deep.equal(['SUCCEEDED', 7]);
+      const { servers } = await lab.world.as(lab.person, FleetServiceService).listServers({});
+      expect(servers.find(({ id }) => id === runner.id)).to.deep.include({ labels: { region: 'eu', gpu: 'true' }, slots: 8 });
+      expect(stateOf(await lab.get(waits))).to.equal('QUEUED');
+      await runner.stop();
     });
 
     it('aside, a drained server is given nothing until it is resumed', async () => {

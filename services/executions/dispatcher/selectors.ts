@@ -4,7 +4,7 @@ import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import * as notices from '../engine/notices.ts';
 import { rows } from '../engine/sql.ts';
-import { type Labels, labelsOf, matches } from '../selector.ts';
+import { type Labels, labelsOf, matches, nameOf } from '../selector.ts';
 import type { Session } from './session.ts';
 
 export interface Selectors {
@@ -29,6 +29,7 @@ const LOAD = 'SELECT lane, labels FROM lanes WHERE labels IS NOT NULL UNION ALL 
 
 export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): Selectors {
   const known = new Map<number, Labels>();
+  const same = new Map<string, Labels>(); // one object for all lanes with a selector
   const waiting = new Set<number>(); // in the order of their coming
   let newest = 0; // lanes up to this one were looked at
   let isFirst = false; // those that are due, in the next claim
@@ -37,9 +38,16 @@ export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): 
     const [found] = await rows<[{ lane: number | null; labels: unknown }[]]>(pool, [LOAD]);
     for (const { lane, labels } of found) {
       const selector = labelsOf(labels);
-      if (lane !== null && selector) known.set(lane, selector); // a lane keeps its selector for ever
+      if (lane !== null && selector) known.set(lane, shared(selector)); // a lane keeps its selector for ever
       newest = Math.max(newest, lane ?? 0);
     }
+  }
+
+  function shared(selector: Labels): Labels {
+    const name = nameOf(selector);
+    const found = same.get(name) ?? selector;
+    same.set(name, found);
+    return found;
   }
 
   async function loadNew(lanes: readonly number[]): Promise<void> {
@@ -49,11 +57,18 @@ export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): 
     newest = Math.max(newest, last);
   }
 
-  const canStart = (lane: number): boolean => {
-    const selector = known.get(lane);
-    return sessions().some((session) => session.credits() > 0 && matches(session.server.labels, selector));
-  };
-  const ready = (): number[] => [...waiting].filter(canStart).slice(0, MOST);
+  // Many lanes may wait for a server that is not there: each selector is looked at once.
+  function ready(): number[] {
+    const open = sessions().filter((session) => session.credits() > 0);
+    if (open.length === 0) return [];
+    const answers = new Map<Labels | undefined, boolean>();
+    const canStart = (selector: Labels | undefined): boolean => {
+      const answer = answers.get(selector) ?? open.some(({ server }) => matches(server.labels, selector));
+      answers.set(selector, answer);
+      return answer;
+    };
+    return [...waiting].filter((lane) => canStart(known.get(lane))).slice(0, MOST);
+  }
 
   function offer(lanes: Iterable<number>): number[] {
     const others: number[] = [];
