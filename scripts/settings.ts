@@ -55,6 +55,11 @@ export const AUTOMATION: readonly Row[] = [
   ['MILLRACE_AUTOMATION_RESERVE_MIB', '256', 'kept processes are given up when the machine has less memory than this'],
   ['MILLRACE_AUTOMATION_SANDBOX_MIN_TIER', '1', 'the lowest tier of the sandbox that it runs scripts with; below it, it is not ready'],
   ['MILLRACE_AUTOMATION_ENVIRONMENTS', 'build/environments', 'the folder with the libraries that scripts may import'],
+  [
+    'MILLRACE_AUTOMATION_EGRESS_ALLOW',
+    NONE,
+    'inner networks that rules of egress policies may lead to, such as 10.1.0.0/16, separated by commas',
+  ],
   ['MILLRACE_AUTOMATION_LABELS', NONE, 'what it tells of itself, such as zone=a,gpu=no'],
   ['MILLRACE_AUTOMATION_ORPHAN_SECONDS', '60', 'after how long without a dispatcher its jobs are stopped'],
   ['MILLRACE_AUTOMATION_DRAIN_SECONDS', '30', 'how long jobs may go on after SIGTERM'],

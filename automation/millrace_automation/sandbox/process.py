@@ -233,3 +233,24 @@ def packets_of(request: dict[str, Any]) -> list[bytes]:
     data = json.dumps(request).encode()
     first, *rest = [data[start : start + PART_BYTES] for start in range(0, len(data), PART_BYTES)]
     return [b'%d\n%b' % (len(data), first), *rest]
+
+
+def network_of(gate: socket.socket | None) -> dict[str, bool]:
+    """What the request says of the network: nothing, for those that have none."""
+    return {'network': True} if gate else {}
+
+
+async def give_network(channel: socket.socket, gate: socket.socket) -> None:
+    """What the script reads behind a request that says so."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            socket.send_fds(channel, [b'N'], [gate.fileno()])
+            return
+        except BlockingIOError:
+            has_room = asyncio.Event()
+            loop.add_writer(channel.fileno(), has_room.set)
+            try:
+                await has_room.wait()
+            finally:
+                loop.remove_writer(channel.fileno())

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from .events import Event, Exited, Parsed
 from .inside.residence import ENDED, PARKED, RUN, TERMINATE
 from .nursery import Child
-from .process import Process
+from .process import Process, give_network
 
 _HEAD_START_SECONDS = 0.003  # in which a run may end before its streams are looked at one by one
 _PACKET_BYTES = 256
@@ -143,7 +143,7 @@ class Resident:
         child = self._child
         return self._begin(child.channel, child.output, child.error, None)
 
-    async def next(self, packets: list[bytes], again: Callable[[], Awaitable[Process]]) -> Process:
+    async def next(self, packets: list[bytes], network: socket.socket | None, again: Callable[[], Awaitable[Process]]) -> Process:
         """`again` finds another process for the run, should this one have ended meanwhile. Raises OSError where that is known already."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (output, output_end), (error, error_end) = os.pipe(), os.pipe()
@@ -158,6 +158,8 @@ class Resident:
                 os.close(error_end)
             for packet in packets:
                 await asyncio.get_running_loop().sock_sendall(ours, packet)
+            if network:
+                await give_network(ours, network)
         except BaseException:
             self.end('broken')
             process._close()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from .nursery import Child
-from .process import Process, packets_of
+from .process import Process, network_of, packets_of
 from .resident import Resident
 from .settings import Limits, Reuse
 
@@ -20,10 +20,10 @@ _SWEEP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What runs that share a process agree in. Tier and network are the server's own, the same for all."""
+    """What runs that share a process agree in. The tier is the server's own, the same for all."""
 
     owner: str
-    """Workspace, revision and principal, as the caller names them."""
+    """Workspace, revision, principal and what rules the network, as the caller names them."""
     source: str
     environment: str
     limits: Limits
@@ -31,7 +31,7 @@ class Key:
 
 Values = Mapping[str, Mapping[str, str]]
 """What a run may read by name: `secrets`, and `variables` as JSON. The owner of the key names their versions."""
-Spawn = Callable[[str, Limits, dict, list[socket.socket]], Awaitable[Child]]
+Spawn = Callable[[str, Limits, dict, list[socket.socket], socket.socket | None], Awaitable[Child]]
 
 
 class Residents:
@@ -54,16 +54,19 @@ class Residents:
     def parked(self) -> int:
         return len(self._waiting)
 
-    async def launch(self, key: Key, input_json: str, traceparent: str, values: Values | None = None) -> Process:
+    async def launch(
+        self, key: Key, input_json: str, traceparent: str, network: socket.socket | None = None, values: Values | None = None
+    ) -> Process:
         request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent} | (values or {})
         while resident := self._take(key):
             with contextlib.suppress(OSError):  # it ended while it waited
-                return await resident.next(packets_of(request), lambda: self.launch(key, input_json, traceparent, values))
+                packets = packets_of(request | network_of(network))
+                return await resident.next(packets, network, lambda: self.launch(key, input_json, traceparent, network, values))
         request |= {'source': key.source}
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                child = await self._spawn(key.environment, key.limits, request, [theirs])
+                child = await self._spawn(key.environment, key.limits, request, [theirs], network)
         except BaseException:
             line.close()
             raise

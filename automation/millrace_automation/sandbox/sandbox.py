@@ -13,7 +13,7 @@ from . import selftest
 from .inside.plan import Plan
 from .interpreter import packages, python_folders
 from .nursery import Child, Nursery
-from .process import Process, packets_of
+from .process import Process, give_network, network_of, packets_of
 from .residents import Key, Residents, Values
 from .rest import Rest
 from .settings import Limits, SandboxSettings, SandboxUnavailable
@@ -81,11 +81,13 @@ class Sandbox:
         mode: str = 'run',
         traceparent: str = '',
         reuse: str = '',
+        network: socket.socket | None = None,
         values: Values | None = None,
     ) -> Process:
         """`mode` is `run` or `validate`. Runs with the same `reuse` may share a process, one after the other, when all else is the same too;
-        empty means never. `values` are those that the script may read by name: `secrets`, and `variables` as JSON. Raises
-        SandboxUnavailable, and ValueError for an environment that does not exist.
+        empty means never. `network` is the script's end of its gate, which the caller keeps open until the run has ended. `values` are those
+        that the script may read by name: `secrets`, and `variables` as JSON. Raises SandboxUnavailable, and ValueError for an environment
+        that does not exist.
         """
         if self.tier < max(self.settings.min_tier, 1):
             lowest = max(self.settings.min_tier, 1)
@@ -93,8 +95,8 @@ class Sandbox:
         if not self.has_environment(environment):
             raise ValueError(f'there is no environment {environment!r}')
         if reuse and mode == 'run' and self.residents.is_on:
-            return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent, values)
-        return await self._launch(source, input_json, limits, environment, mode, traceparent, values)
+            return await self.residents.launch(Key(reuse, source, environment, limits), input_json, traceparent, network, values)
+        return await self._launch(source, input_json, limits, environment, mode, traceparent, network, values)
 
     async def stop(self) -> None:
         """Kills every run. Nothing of the sandbox is left when it returns."""
@@ -116,14 +118,29 @@ class Sandbox:
         return True
 
     async def _launch(
-        self, source: str, input_json: str, limits: Limits, environment: str, mode: str, traceparent: str, values: Values | None = None
+        self,
+        source: str,
+        input_json: str,
+        limits: Limits,
+        environment: str,
+        mode: str,
+        traceparent: str,
+        network: socket.socket | None = None,
+        values: Values | None = None,
     ) -> Process:
         request = {'mode': mode, 'source': source, 'input': input_json, 'traceparent': traceparent} | (values or {})
-        return Process(await self._spawn(environment, limits, request, []))
+        return Process(await self._spawn(environment, limits, request, [], network))
 
-    async def _spawn(self, environment: str, limits: Limits, request: dict[str, Any], line: list[socket.socket]) -> Child:
+    async def _spawn(
+        self,
+        environment: str,
+        limits: Limits,
+        request: dict[str, Any],
+        line: list[socket.socket],
+        network: socket.socket | None = None,
+    ) -> Child:
         """A child with its request, and with a line by which it may be kept."""
-        packets = packets_of(request | {'limits': _values(limits)})
+        packets = packets_of(request | {'limits': _values(limits)} | network_of(network))
         fault: Exception | None = None
         for _ in range(_TRIES):
             nursery = await self._nursery(environment)
@@ -134,6 +151,8 @@ class Sandbox:
                 continue
             try:
                 await _begin(child, limits, packets, line)
+                if network:
+                    await give_network(child.channel, network)
             except OSError as error:  # it ended while it waited
                 fault = error
                 child.kill()

@@ -16,14 +16,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from millrace.automations.v1 import spec_pb2
 from millrace.runner.v1 import job_pb2
 
-from millrace_automation.sandbox import Exited, Limits, Output, Parsed, Process, Progress, Raised, Returned, Sandbox, Settled, Used
+from millrace_automation.sandbox import Exited, Output, Parsed, Process, Progress, Raised, Returned, Sandbox, Settled, Used
 from millrace_automation.sandbox import Log as Logged
 
 from . import lines, log
 from .artifacts import Uploads
+from .egress import Egress, Passage
 from .masks import Masks, values_of
 from .outbox import Outbox
 from .results import Stop, note_usage, result
+from .terms import limits_of, reuse_of, seconds
 
 LAUNCH_SECONDS = 30.0
 FLUSH_SECONDS = 0.2
@@ -63,6 +65,7 @@ class Job:
         self._splitters = {stream: lines.Splitter() for stream in _STREAMS.values()}
         self._masks = Masks(request.secrets)
         self._process: Process | None = None
+        self._passage: Passage | None = None
         self._started: job_pb2.Started | None = None
         self._is_isolation_known = self._is_start_due = False
         self._stop: Stop | None = None
@@ -73,10 +76,12 @@ class Job:
         self._timers: dict[object, asyncio.TimerHandle] = {}
         self._progress: Progress | None = None
 
-    async def run(self, sandbox: Sandbox, request: job_pb2.Job, traceparent: str) -> None:
+    async def run(self, sandbox: Sandbox, egress: Egress, request: job_pb2.Job, traceparent: str) -> None:
         """Runs it to its end. Raises LaunchError when it did not start."""
         try:
             async with asyncio.timeout(LAUNCH_SECONDS):
+                if request.HasField('egress'):
+                    self._passage = await egress.open(request.egress, self._tell_network)
                 self._process = await sandbox.launch(
                     request.source,
                     request.input_json or '{}',
@@ -84,9 +89,11 @@ class Job:
                     environment=request.environment or 'base',
                     traceparent=traceparent,
                     reuse=reuse_of(request),
+                    network=self._passage and self._passage.theirs,
                     values=values_of(request),
                 )
         except Exception as fault:
+            await self._leave_network()
             raise LaunchError(str(fault)) from fault
         finally:
             del request  # up to 1.25 MiB that is not needed any longer
@@ -105,6 +112,7 @@ class Job:
             self._stop = self._stop or Stop.SANDBOX
             self._process.kill()
         finally:
+            await self._leave_network()
             if self.phase is not Phase.ENDED:
                 self._finish()
             self._cancel(*self._timers)
@@ -200,7 +208,7 @@ class Job:
                 most = (time.monotonic() - self.accept_time) * (os.cpu_count() or 1)
                 self._used = Used(min(event.cpu_seconds, most), event.peak_memory_kib)
             case Settled():
-                if self._used and not self._stop:
+                if self._used and not self._stop and not self._passage:  # else the last word is about the network
                     self._finish()
                     self._after(GONE_SECONDS, 'linger', self.kill)
             case Exited():
@@ -225,6 +233,15 @@ class Job:
     def _deliver(self, stream: int, level: str, text: bytes, partial: bool, time: Timestamp) -> None:
         if entry := self._log.add(stream, level, text, partial):
             self.outbox.add(entry, time)
+
+    def _tell_network(self, level: str, text: str) -> None:
+        for told in self._masks.parts(Logged(level, text, time.time())):
+            for piece, partial in lines.pieces(told.text):
+                self._deliver(lines.SYSTEM, level, piece, partial, _now())
+
+    async def _leave_network(self) -> None:
+        if self._passage:
+            await self._passage.close()
 
     def _report(self) -> None:
         self._timers.pop('progress', None)
@@ -267,21 +284,6 @@ class Job:
         for key in keys:
             if timer := self._timers.pop(key, None):
                 timer.cancel()
-
-
-def reuse_of(request: job_pb2.Job) -> str:
-    """What its process may be shared by, beside what it runs. Empty: nothing."""
-    is_shared = request.isolation == spec_pb2.AutomationSpec.REUSED and request.reuse_key and request.principal
-    return f'{request.reuse_key} {request.principal}' if is_shared else ''
-
-
-def limits_of(resources: spec_pb2.Resources) -> Limits:
-    names = ('memory_mib', 'processes', 'cpu_seconds', 'disk_mib')
-    return Limits(**{name: value for name in names if (value := getattr(resources, name))})
-
-
-def seconds(duration: object, default: float) -> float:
-    return duration.seconds + duration.nanos / 1e9 or default
 
 
 def _now() -> Timestamp:

@@ -12,6 +12,7 @@ from millrace_automation.sandbox import Sandbox
 from . import log, metrics, telemetry
 from .artifacts import Store, Uploads
 from .checks import faults_of
+from .egress import Egress
 from .errors import OVERLOADED, UNAVAILABLE
 from .job import Job, LaunchError
 from .outbox import KEPT_BYTES, Outbox
@@ -35,7 +36,7 @@ class Refused(Exception):
 
 
 class Jobs:
-    def __init__(self, sandbox: Sandbox, slots: int, minimum_tier: int):
+    def __init__(self, sandbox: Sandbox, egress: Egress, slots: int, minimum_tier: int):
         self.slots = slots
         self.is_draining = False
         self.held: dict[bytes, Job] = {}
@@ -44,6 +45,7 @@ class Jobs:
         self.on_free: Callable[[], None] = lambda: None
         """Called when there may be room for a job again."""
         self._sandbox = sandbox
+        self._egress = egress
         self._minimum_tier = minimum_tier
         self._kept_most = max(_KEPT_LEAST, 2 * KEPT_BYTES * slots)
         self._paused_until = 0.0
@@ -133,7 +135,7 @@ class Jobs:
         metrics.running.set(len(self.running))
         with telemetry.job_span(request) as span:
             try:
-                await job.run(self._sandbox, request, span.traceparent)
+                await job.run(self._sandbox, self._egress, request, span.traceparent)
                 ended = job.outbox.result
                 outcome = job_pb2.Result.Outcome.Name(ended.outcome)
                 span.note('millrace.outcome', outcome)

@@ -22,6 +22,7 @@ from . import ids, image, log, metrics, reflection, service, telemetry
 from .admin import Admin
 from .artifacts import Store
 from .auth import Signer, Verifier
+from .egress import Egress
 from .guard import Guard
 from .jobs import Jobs
 from .register import PROTOCOL, Registration
@@ -72,6 +73,7 @@ class _Server:
         if settings.telemetry:
             telemetry.set_up(self._server_id)
         signals = _signals()
+        self._egress = Egress(settings.egress_allow)
         self._sandbox = await Sandbox.start(
             SandboxSettings(
                 min_tier=settings.minimum_tier,
@@ -85,7 +87,7 @@ class _Server:
         registering = None
         try:
             self._sandbox.residents.on_end = lambda why: metrics.kept_ends.labels(why).inc()
-            self._jobs = Jobs(self._sandbox, settings.slots, settings.minimum_tier)
+            self._jobs = Jobs(self._sandbox, self._egress, settings.slots, settings.minimum_tier)
             self._jobs.artifacts = Store(settings.executions_url, signer) if signer else None
             self._sessions = Sessions(self._jobs, self._server_id, settings.orphan_seconds)
             self._serve_rpcs(server, contracts, services)
@@ -109,6 +111,7 @@ class _Server:
             if registering:
                 registering.cancel()
             await self._sandbox.stop()
+            await self._egress.stop()
             telemetry.shut_down()
         log.info('stopped', code=code)
         return code

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from millrace_automation.sandbox import Reuse
 
+from .egress_rules import networks
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 _PARKED = 64  # each holds some megabytes
 LOG_LEVELS = ('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
@@ -30,6 +32,8 @@ class Settings:
     """How long processes are kept for runs that may share them."""
     minimum_tier: int
     environments: Path
+    egress_allow: list[str]
+    """Inner networks that scripts may be let to, by name, where a workspace's policy allows it."""
     labels: dict[str, str]
     orphan_seconds: float
     """After how long without a dispatcher its jobs are stopped."""
@@ -73,6 +77,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         ),
         minimum_tier=int(read.number('MILLRACE_AUTOMATION_SANDBOX_MIN_TIER', 1, 1, 3)),
         environments=Path(read.text('MILLRACE_AUTOMATION_ENVIRONMENTS') or REPOSITORY / 'build/environments'),
+        egress_allow=read.networks('MILLRACE_AUTOMATION_EGRESS_ALLOW'),
         labels=read.labels('MILLRACE_AUTOMATION_LABELS'),
         orphan_seconds=read.number('MILLRACE_AUTOMATION_ORPHAN_SECONDS', 60, 0, 86400, whole=False),
         drain_seconds=read.number('MILLRACE_AUTOMATION_DRAIN_SECONDS', 30, 0, 86400, whole=False),
@@ -132,6 +137,14 @@ class Reader:
         if text not in known:
             self.fault(name, f'must be one of {", ".join(known)}, not {text!r}')
         return text
+
+    def networks(self, name: str) -> list[str]:
+        found = [part.strip() for part in self.text(name).split(',') if part.strip()]
+        try:
+            networks(found)
+        except ValueError as fault:
+            self.fault(name, f'must be a list of networks such as 10.1.0.0/16: {fault}')
+        return found
 
     def labels(self, name: str) -> dict[str, str]:
         labels = {}

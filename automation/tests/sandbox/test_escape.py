@@ -5,16 +5,22 @@ Those that are harmless are tried without a sandbox as well, where they must wor
 What is open and documented is not here: the run's own folder, socket pairs between its own processes, its own processes and limits within its limits.
 """
 
+import asyncio
+import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from millrace_automation.sandbox import Limits, Raised, Returned, Sandbox, SandboxSettings
+from millrace_automation.server.egress_gate import Gate
+from millrace_automation.server.egress_rules import Policy, networks
 
 PACKAGE = Path(__file__).resolve().parents[2] / 'millrace_automation'
 CANARY = 'yranac-terces-a'  # reversed, else scripts would find their own text
@@ -157,6 +163,56 @@ HARMFUL = {
 }
 PROBES = HARMLESS | HARMFUL
 
+# Probes of runs that reach the network by a gate. Its rules name api.example.com, which leads to a server of the test, and names that lead to
+# addresses where nobody may be led. `api()` is a connection that is allowed, `at` where somebody listens whom no rule names.
+NETWORK_HEAD = """
+import struct
+def api():
+    return socket.create_connection(('api.example.com', port), 20)
+def reach(host, to=None):
+    try:
+        socket.create_connection((host, to or port), 20).close()
+        return True
+    except OSError:
+        return False
+at = struct.pack('!HHIQ', 2 << 8, port, 0x7f000001, 0)
+def sends(x86, arm, *arguments):
+    number = arm if platform.machine() == 'aarch64' else x86
+    return libc.syscall(number, *[ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]) != -1
+"""
+NETWORK = {
+    'reach the metadata of a cloud': "return reach('169.254.169.254', 80)",
+    'reach it by a name that a rule names': "return reach('metadata.example.com', 80)",
+    'reach the machine': "return reach('127.0.0.1') or reach('::1')",
+    'reach the machine as localhost': "return reach('localhost')",
+    'reach the machine by a name that a rule names': "return reach('inner.example.com') or reach('inner6.example.com')",
+    'reach the machine by an address within another': "return reach('mapped.example.com') or reach('::ffff:127.0.0.1')",
+    'reach the network of the machine': "return reach('private.example.com') or reach('10.0.0.1') or reach('192.168.0.1')",
+    'reach the machine by one address among others': "return reach('mixed.example.com')",
+    'reach the machine by a name that changes': "return [reach('changing.example.com') for _ in range(3)].count(True)",
+    'reach another host': "return reach('other.example.com') or reach('example.com') or reach('api.example.com.other.net')",
+    'reach another port': "return reach('api.example.com', other_port)",
+    'reach the machine however its address is written': "return [host for host in ('2130706433', '0x7f000001', '0x7f.1', '127.1', '0177.0.0.1',"
+    "\n    '017700000001', '0', '[::1]', '127.0.0.1.', '\\uff11\\uff12\\uff17.0.0.1', '127\\u30020\\u30020\\u30021') if reach(host)]",
+    'hide a host behind the one that is allowed': "return [host for host in ('api.example.com@127.0.0.1', 'api.example.com\\0.other.net',"
+    "\n    'api.example.com#127.0.0.1', 'api.example.com 127.0.0.1', '127.0.0.1\\r\\napi.example.com', '*.example.com') if reach(host)]",
+    'open a socket of the internet by the kernel': 'return call(41, 198, 2, 1, 0) or call(41, 198, 10, 1, 0)',
+    'open a socket of datagrams by the kernel': 'return call(41, 198, 2, 2, 0)',
+    'open a raw socket by the kernel': 'return call(41, 198, 2, 3, 1)',
+    'open a local socket by the kernel': 'return call(41, 198, 1, 1, 0)',
+    'connect what it was given to somewhere else': 'with api() as one: return call(42, 203, one.fileno(), at, 16)',
+    'send from what it was given to somewhere else': 'with api() as one: return sends(44, 206, one.fileno(), b"x", 1, 0, at, 16)',
+    'bind what it was given': 'with api() as one: return call(49, 200, one.fileno(), at, 16)',
+    'listen to what it was given': 'with api() as one: return call(50, 201, one.fileno(), 1)',
+    'accept by what it was given': 'with api() as one: return call(43, 202, one.fileno(), None, None)',
+    'be given a socket of the internet': 'with api() as one: return one.getsockopt(socket.SOL_SOCKET, 39) != socket.AF_UNIX',
+    'listen for others': "one = socket.socket(); one.bind(('', 0)); one.listen(); return True",
+    'send datagrams': "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', port)); return True",
+    'resolve names by itself': "return socket.gethostbyname('api.example.com') or True",
+    'reach out by another program': """text = 'import socket; socket.create_connection(("api.example.com", %d))' % port
+return subprocess.run([sys.executable or 'python3', '-c', text], capture_output=True).returncode == 0""",
+}
+
 
 def script(body: str) -> str:
     return HEAD + textwrap.indent(body, '    ') + TAIL
@@ -182,8 +238,8 @@ async def strong(environments):
     del os.environ['A_SECRET_OF_THE_SERVER']
 
 
-async def is_allowed(sandbox: Sandbox, body: str) -> bool:
-    process = await sandbox.launch(script(body), json.dumps(given(os.getpid())), Limits())
+async def is_allowed(sandbox: Sandbox, body: str, network: socket.socket | None = None) -> bool:
+    process = await sandbox.launch(script(body), json.dumps(given(os.getpid())), Limits(), network=network)
     events = [event async for event in process.events()]
     verdict = next((event for event in events if isinstance(event, Returned | Raised)), None)
     assert isinstance(verdict, Returned), (verdict, events)
@@ -199,6 +255,63 @@ async def test_no_escape(strong, name):
 
 def test_there_are_enough():
     assert len(PROBES) >= 60
+
+
+@pytest.fixture
+async def reaching(strong, monkeypatch) -> AsyncIterator[Callable[[str], Awaitable[tuple[bool, list[str]]]]]:
+    """Runs a probe with a gate. Says whether it got through, and which addresses were dialled; those outside this machine never are."""
+    changing = itertools.cycle(['93.184.215.14', '127.0.0.1'])
+    names = {
+        'api.example.com': ['127.0.0.5'],
+        'metadata.example.com': ['169.254.169.254'],
+        'inner.example.com': ['127.0.0.1'],
+        'inner6.example.com': ['::1'],
+        'mapped.example.com': ['::ffff:127.0.0.1'],
+        'private.example.com': ['10.0.0.1'],
+        'mixed.example.com': ['93.184.215.14', '127.0.0.1'],
+    }
+    dialled: list[str] = []
+    dial = Gate._dial
+
+    async def resolve(name: str, port: int) -> list[str]:
+        return [next(changing)] if name == 'changing.example.com' else names.get(name, ['127.0.0.5'])
+
+    async def watched(self, address: str, port: int) -> socket.socket:
+        dialled.append(address)
+        if not address.startswith('127.'):
+            raise ConnectionRefusedError(111, 'Connection refused')
+        return await dial(self, address, port)
+
+    monkeypatch.setattr(Gate, '_dial', watched)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), '0.0.0.0', 0)
+    second = await asyncio.start_server(lambda reader, writer: writer.close(), '0.0.0.0', 0)
+    port, other_port = (one.sockets[0].getsockname()[1] for one in (server, second))
+
+    async def reaching(body: str) -> tuple[bool, list[str]]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        rules = Policy(tuple((name, frozenset((port, 80))) for name in (*names, 'changing.example.com')))
+        gate = Gate(ours, rules, networks(['127.0.0.5/32']), lambda level, text: None, resolve)
+        try:
+            with theirs:
+                through = await is_allowed(strong, f'port, other_port = {port}, {other_port}{NETWORK_HEAD}{body}', theirs)
+            return through, dialled
+        finally:
+            await gate.close()
+
+    yield reaching
+    server.close()
+    second.close()
+
+
+@pytest.mark.parametrize('name', NETWORK)
+async def test_no_escape_by_the_network(reaching, name):
+    through, dialled = await reaching(NETWORK[name])
+    assert not through
+    assert set(dialled) <= {'127.0.0.5', '93.184.215.14'}
+
+
+async def test_what_the_network_is_for_gets_through(reaching):
+    assert await reaching("return reach('api.example.com')") == (True, ['127.0.0.5'])
 
 
 async def test_a_probe_that_gets_through_is_seen(strong):

@@ -22,7 +22,7 @@ import types
 from datetime import date, datetime, time
 from typing import Any
 
-from . import hygiene, report, rlimits, validate
+from . import hygiene, network, report, rlimits, validate
 from .channel import Channel
 
 NAME = report.SCRIPT
@@ -92,6 +92,7 @@ def run(request: dict[str, Any], channel: Channel) -> int:
         return 0
     set_trace(request['traceparent'])
     channel.give(request)
+    network.open_gate(request)
     return judge(channel, request['input'], Script(request['source']))[0]
 
 

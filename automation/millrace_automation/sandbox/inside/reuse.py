@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from . import execution, hygiene
+from . import execution, hygiene, network
 from .channel import DESCRIPTOR, PARSED, Channel
 from .residence import DESCRIPTORS, DONE, RUN
 
@@ -43,9 +43,11 @@ def serve(request: dict[str, Any], channel: Channel, begin: socket.socket) -> in
     while True:
         execution.set_trace(request['traceparent'])
         channel.give(request)
+        network.open_gate(request)
         code, is_well = execution.judge(channel, request['input'], script)
         if not is_well or not channel.is_own:  # a process that the script forked ends here
             return code
+        network.close_gate()
         script.restore()
         begin.send(DONE)
         request = _next(channel, begin)
