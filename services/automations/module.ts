@@ -1,6 +1,8 @@
 // Automations: scripts with their immutable revisions; what is published of them is what executions run. And the secrets and variables of a
 // workspace, which scripts may use.
 import { AutomationServiceService } from '#gen/millrace/automations/v1/automation_service.ts';
+import { EgressGrantServiceService } from '#gen/millrace/automations/v1/egress_grant_service.ts';
+import { EgressPolicyServiceService } from '#gen/millrace/automations/v1/egress_policy_service.ts';
 import { EnvironmentBuildServiceService } from '#gen/millrace/automations/v1/environment_build_service.ts';
 import { EnvironmentServiceService } from '#gen/millrace/automations/v1/environment_service.ts';
 import { SecretServiceService } from '#gen/millrace/automations/v1/secret_service.ts';
@@ -12,6 +14,7 @@ import type { Module } from '#platform/module.ts';
 import { every } from '#platform/pause.ts';
 import { settings } from './config.ts';
 import { openBuilds } from './environment-builds.ts';
+import { egressGrantHandlers, egressPolicyHandlers } from './handlers/egress.ts';
 import { environmentBuildHandlers } from './handlers/environment-builds.ts';
 import { environmentHandlers } from './handlers/environments.ts';
 import { secretHandlers } from './handlers/secrets.ts';
@@ -39,6 +42,8 @@ export const module: Module = {
     serve(AutomationServiceService, handlers(deps));
     serve(SecretServiceService, secretHandlers({ db, clock, vault, maxSecrets }));
     serve(VariableServiceService, variableHandlers({ db, clock, maxVariables }));
+    serve(EgressPolicyServiceService, egressPolicyHandlers({ db, clock }));
+    serve(EgressGrantServiceService, egressGrantHandlers({ db }));
     serve(ValueServiceService, valueHandlers({ db, vault, log }));
     const stops = [keepTelling(deps), every(REWRAP_MS, () => rewrap(db, vault, log), log)];
     return async () => void (await Promise.all(stops.map((stop) => stop())));
