@@ -1,5 +1,6 @@
 // Claims: for the lanes whose tickets came, the first executions go from ready to running in one transaction, and to servers with credits.
 import { randomBytes } from 'node:crypto';
+import { AutomationSpec_Network } from '#gen/millrace/automations/v1/spec.ts';
 import type { Job } from '#gen/millrace/runner/v1/job.ts';
 import type { Pool, PoolConnection } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
@@ -9,6 +10,7 @@ import type { LoadSpecs, Spec } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
 import { type Labels, matches } from '../selector.ts';
 import * as store from './claim-store.ts';
+import type { openEgress } from './egress.ts';
 import type { Gate } from './gate.ts';
 import { jobOf, timesOf } from './jobs.ts';
 import * as metrics from './metrics.ts';
@@ -24,6 +26,7 @@ interface Deps {
   gate: Gate;
   selectorOf(lane: number): Labels | undefined; // what its servers must have
   sessions(): readonly Session[];
+  startWithEgress: ReturnType<typeof openEgress>;
   startWithValues: ReturnType<typeof openValues>;
   ring(lanes: Iterable<number>): void;
 }
@@ -121,8 +124,11 @@ export function openClaimer(deps: Deps): Claimer {
     const jobs = new Map<Session, Job[]>();
     for (const { session, claimed, spec, runMs } of assigned) {
       const job = jobOf(claimed, spec, runMs);
+      const startWithEgress = (one: Job) => deps.startWithEgress({ session, workspace: claimed.workspace, job: one });
+      const start = spec.spec.network === AutomationSpec_Network.EGRESS ? startWithEgress : undefined;
       if (namesValues(spec.spec))
-        deps.startWithValues({ session, claimed, spec: spec.spec, job, start: (whole) => session.start([whole]) });
+        deps.startWithValues({ session, claimed, spec: spec.spec, job, start: start ?? ((whole) => session.start([whole])) });
+      else if (start) start(job);
       else jobs.set(session, [...(jobs.get(session) ?? []), job]);
     }
     for (const [session, some] of jobs) session.start(some);

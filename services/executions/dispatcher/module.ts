@@ -1,4 +1,5 @@
 // The dispatcher: owns automation servers, hands executions to them, makes durable what they tell, and keeps the engine's clock.
+import { EgressGrantServiceService } from '#gen/millrace/automations/v1/egress_grant_service.ts';
 import { ValueServiceService } from '#gen/millrace/automations/v1/value_service.ts';
 import { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import type { Pool } from '#platform/db.ts';
@@ -16,6 +17,7 @@ import { limitOf, settings as quotas } from '../quota-config.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
 import { settings } from './config.ts';
+import { openEgress } from './egress.ts';
 import { openGate } from './gate.ts';
 import { openIntake, type Written } from './intake.ts';
 import { openLease } from './lease.ts';
@@ -133,6 +135,7 @@ export const module: Module = {
       selectorOf: selectors.of,
       sessions: open,
       startWithValues: openValues({ automations: () => client(ValueServiceService, 'automations'), log }),
+      startWithEgress: openEgress({ automations: () => client(EgressGrantServiceService, 'automations'), log }),
       ring: ringAll,
     });
     const turns = openTurns({

@@ -14,6 +14,7 @@ export interface Outgoing extends AsyncIterable<SessionRequest> {
 
 const FRAME_BYTES = 1024 * 1024; // a larger job travels alone; a message must stay below 4 MiB
 const MAX_ITEMS = 1000;
+const RULE_BYTES = 320; // at most, with its ports
 
 export function openOutgoing(open: SessionOpen): Outgoing {
   const jobs: Job[] = [];
@@ -68,8 +69,8 @@ export function openOutgoing(open: SessionOpen): Outgoing {
 function fitting(jobs: readonly Job[]): number {
   let bytes = 0;
   let count = 0;
-  for (const { source, inputJson, secrets, variables } of jobs) {
-    bytes += source.length + inputJson.length;
+  for (const { source, inputJson, secrets, variables, egress } of jobs) {
+    bytes += source.length + inputJson.length + (egress?.rules.length ?? 0) * RULE_BYTES;
     for (const { value } of secrets) bytes += value.length;
     for (const { valueJson } of variables) bytes += valueJson.length;
     if (count > 0 && bytes > FRAME_BYTES) break;
