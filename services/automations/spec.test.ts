@@ -1,5 +1,11 @@
 import { expect } from 'chai';
-import { AutomationSpec, AutomationSpec_Isolation, AutomationSpec_OnLost, Concurrency_Policy } from '#gen/millrace/automations/v1/spec.ts';
+import {
+  AutomationSpec,
+  AutomationSpec_Isolation,
+  AutomationSpec_Network,
+  AutomationSpec_OnLost,
+  Concurrency_Policy,
+} from '#gen/millrace/automations/v1/spec.ts';
 import { refusal } from '../../tests/refusal.ts';
 import * as specs from './spec.ts';
 
@@ -22,6 +28,7 @@ describe('a spec', () => {
       environment: 'base',
       environmentDigest: '',
       queue: 'default',
+      network: AutomationSpec_Network.NONE,
       selector: {},
       retention: undefined,
       secrets: [],
@@ -67,6 +74,7 @@ describe('a spec', () => {
       environment: 'base',
       environmentDigest: '',
       queue: 'billing',
+      network: AutomationSpec_Network.EGRESS,
     });
     expect(specs.fill(given, fine)).to.deep.equal(given);
     const filled = specs.fill(draft(), fine);
@@ -137,6 +145,7 @@ describe('a spec', () => {
           variables: ['REGION'],
           isolation: 2,
           onLost: 2,
+          network: 2,
           timeouts: { scheduleToStart: seconds(1), heartbeat: seconds(1) } as AutomationSpec['timeouts'],
           concurrency: { max: 1, key: [], policy: 0, maxQueued: 0 },
         }),
