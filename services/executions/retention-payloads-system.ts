@@ -1,6 +1,7 @@
 // Erases the input and output of executions whose automation does not want them kept. The execution stays, with the time of it.
 import type { Pool, RowDataPacket } from '#platform/db.ts';
 import { counter } from '#platform/metrics.ts';
+import { transaction } from './dispatcher/transaction.ts';
 
 const AT_ONCE = 500;
 const NEVER = '9999-12-31';
@@ -31,21 +32,19 @@ const UNCOUNT = `UPDATE usages u JOIN executions e ON e.workspace = u.workspace 
 
 const erase = (pool: Pool, execution: Buffer): string =>
   [
-    'BEGIN',
     pool.format(UNCOUNT, [execution]),
     ...['INPUT', 'OUTPUT'].map((kind) => pool.format('DELETE FROM results WHERE execution = ? AND kind = ?', [execution, kind])),
     pool.format('UPDATE executions SET input = NULL, output = NULL, payload_deleted_time = NOW(6) WHERE id = ? AND end_time IS NOT NULL', [
       execution,
     ]),
     pool.format('DELETE FROM payloads WHERE execution = ?', [execution]),
-    'COMMIT',
   ].join(';\n');
 
 // Until a page is not full.
 async function eachPage(pool: Pool, select: string, change: (execution: Buffer) => string): Promise<number> {
   for (let count = 0; ; ) {
     const [rows] = await pool.query<Found[]>(select);
-    for (const { execution } of rows) await pool.query(change(execution));
+    for (const { execution } of rows) await transaction(pool, (connection) => connection.query(change(execution)));
     count += rows.length;
     if (rows.length < AT_ONCE) return count;
   }

@@ -12,6 +12,23 @@ const WEEK_MS = 7 * 24 * 3_600_000;
 const KEPT = 5;
 const log = { info: () => undefined, warn: () => undefined };
 
+// Writes down what is asked of its connections.
+const spied = (pool: Pool, statements: string[]): Pool =>
+  Object.create(pool, {
+    getConnection: {
+      async value() {
+        const connection = await pool.getConnection();
+        const query = connection.query.bind(connection) as (sql: string, values?: unknown) => Promise<unknown>;
+        return Object.assign(connection, {
+          query(sql: string, values?: unknown) {
+            statements.push(sql);
+            return query(sql, values);
+          },
+        });
+      },
+    },
+  });
+
 describe('retention', function () {
   this.timeout(60_000);
   let world: World;
@@ -95,7 +112,11 @@ describe('retention', function () {
     expect(await keptOf(past)).to.deep.equal([2, 2, 2, 2, 2, 2]);
 
     expect((await drop(2, 0)).dropped, 'for ever').to.deep.equal([]);
-    const first = await drop(2);
+    const statements: string[] = [];
+    const first = await dropHistory({ pool: spied(pool, statements), weeks: KEPT, now: weeksLater(KEPT + 2), log });
+    const changes = statements.filter((sql) => !/^(SELECT|SET) /.test(sql));
+    expect(changes).to.have.length(2 * HISTORY.length);
+    for (const sql of changes) expect(sql, 'no row by itself').to.match(/^ALTER TABLE \w+ DROP PARTITION \w+$/);
     expect(first.dropped).to.have.length(2).and.include('older');
     expect(first.waiting).to.have.length(1);
     expect(await keptOf(past), 'a past week').to.deep.equal([0, 0, 0, 0, 0, 0]);

@@ -55,6 +55,7 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
       log.warn({ error, consumer: consumer.name, event: event.id, failures: message.info.deliveryCount }, 'an event could not be taken in');
       if (message.info.deliveryCount < FAILURES) return message.nak(Math.min(30_000, 200 * 2 ** message.info.deliveryCount));
       await bury(consumer, event, message.info.deliveryCount, error);
+      taken.inc({ consumer: consumer.name, outcome: 'dead' });
       message.term('dead letter');
     }
   }
@@ -131,6 +132,12 @@ export async function intake(consumer: Consumer, event: ReceivedEvent, first?: (
   });
 }
 
+// What went wrong, without the statement and its values where the database refused one.
+export function reasonOf(error: unknown): string {
+  const { sqlMessage, message } = (error ?? {}) as { sqlMessage?: string; message?: string };
+  return (sqlMessage ?? message ?? 'unknown').slice(0, 2000);
+}
+
 // A dead letter: dead-letter.ts shows it and hands it over again.
 export async function bury(consumer: Consumer, event: ReceivedEvent, failures: number, error: unknown): Promise<void> {
   await consumer
@@ -146,7 +153,7 @@ export async function bury(consumer: Consumer, event: ReceivedEvent, failures: n
       version: event.version,
       event_time: Number.isNaN(event.time.getTime()) ? null : event.time,
       failures,
-      error: error instanceof Error ? error.message.slice(0, 2000) : 'unknown',
+      error: reasonOf(error),
       create_time: consumer.db.raw('NOW(6)'),
     })
     .onConflict(['consumer', 'event'])

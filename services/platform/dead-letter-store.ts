@@ -88,7 +88,7 @@ export async function settle(tx: Db | Tx, key: LetterKey, state: 'REDRIVEN' | 'D
 export const failedAgain = (db: Db, key: LetterKey, error: string): Promise<unknown> =>
   db('dead_letters')
     .where({ ...key, state: 'DEAD' })
-    .update({ error: error.slice(0, 2000), failures: db.raw('failures + 1') });
+    .update({ error, failures: db.raw('failures + 1') });
 
 export const SETTLED_DAYS = 30;
 

@@ -40,8 +40,8 @@ describe('dead events', function () {
       name: 'tasks-test',
       area: 'tasks',
       db: platform.db,
-      async handle(_tx, event) {
-        if (!isWell) throw new Error('not well');
+      async handle(tx, event) {
+        if (!isWell) await tx.raw('SELECT ? FROM nowhere', ['a secret']);
         taken.push(event);
       },
     };
@@ -121,7 +121,11 @@ describe('dead events', function () {
     const named = { ...(await dead()), settlerId: settler };
     const again = await caught(letters().redriveEventLetter(named));
     expect(again.reason).to.equal('REDRIVE_FAILED');
-    expect(await letters().getEventLetter(named)).to.deep.include({ state: State.DEAD, attemptCount: 11 });
+    const now = await letters().getEventLetter(named);
+    expect(now).to.deep.include({ state: State.DEAD, attemptCount: 11 });
+    expect(now.error?.message)
+      .to.match(/nowhere' doesn't exist/)
+      .and.not.include('a secret');
     isWell = true;
     const done = await Promise.all([1, 2, 3].map(() => letters().redriveEventLetter(named)));
     for (const one of done) expect(one).to.deep.include({ state: State.REDRIVEN, settlerId: settler });

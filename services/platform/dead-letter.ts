@@ -2,7 +2,7 @@
 import { DeadLetter, DeadLetter_Kind, DeadLetter_State } from '#gen/millrace/executions/v1/dead_letter.ts';
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import type { EventLetterServiceService } from '#gen/millrace/executions/v1/event_letter_service.ts';
-import { type Consumer, intake, type ReceivedEvent } from './consumer.ts';
+import { type Consumer, intake, type ReceivedEvent, reasonOf } from './consumer.ts';
 import type { Contract } from './contract.ts';
 import type { Db } from './db.ts';
 import { shown } from './dead-letter-data.ts';
@@ -44,8 +44,7 @@ export function openLetters({ contract, dbOf }: { contract: Contract; dbOf(area:
       await intake(consumer, eventOf(row), (tx) => store.settle(tx, keyOf(row), 'REDRIVEN', settler));
     } catch (error) {
       if (isDatabaseAway(error)) throw error;
-      const message = error instanceof Error ? error.message : 'unknown';
-      await store.failedAgain(db, keyOf(row), message);
+      await store.failedAgain(db, keyOf(row), reasonOf(error));
       throw faults.failedPrecondition('REDRIVE_FAILED', `the consumer ${row.consumer} failed again: ${faultOf(error).message}`);
     }
   }

@@ -35,7 +35,7 @@ const deadSql = (changed: readonly Told[]): string[] =>
     'dead_executions',
     'execution, workspace, automation, state, create_time',
     changed.filter(({ state }) => DEAD.has(state)).map((row) => [row.id, row.workspace, row.automation, 'DEAD', row.end_time]),
-  );
+  ).map((sql) => `${sql} ON DUPLICATE KEY UPDATE execution = execution`); // whatever is there already, it ends
 
 const NOT_TOLD = {
   input: null,
