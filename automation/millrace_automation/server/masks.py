@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from millrace.runner.v1 import job_pb2
 
-from millrace_automation.sandbox import Log, Output, Progress, Raised, Returned, masking
+from millrace_automation.sandbox import ArtifactOpened, Log, Output, Progress, Raised, Returned, masking
 
 _PART_BYTES = 4096  # empty lines cost a hundred times their size in memory
 
@@ -43,6 +43,8 @@ class Masks:
                 return replace(event, data=self._streams[event.stream].feed(event.data))
             case Log():
                 return replace(event, level=masker.text(event.level), text=masker.text(event.text))
+            case ArtifactOpened():
+                return replace(event, name=masker.text(event.name), content_type=masker.text(event.content_type))
             case Progress():
                 return replace(event, message=masker.text(event.message))
             case Returned():

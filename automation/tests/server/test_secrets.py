@@ -7,6 +7,9 @@ import pytest
 from millrace.automations.v1 import spec_pb2
 from millrace.runner.v1 import job_pb2
 
+from millrace_automation.sandbox import ArtifactOpened
+from millrace_automation.server.masks import Masks
+
 SECRET = 'correct-horse-battery'
 OTHER = 'another "secret"\nin two long lines'
 GIVEN = {
@@ -138,6 +141,11 @@ async def test_a_kept_process_has_only_what_its_present_run_was_given(dispatch, 
 async def test_no_secret_stands_in_the_log_of_the_server(run, runner):
     await run('import millrace\nraise ValueError(millrace.secret("TOKEN"))', **GIVEN)
     assert SECRET not in str(runner.lines)
+
+
+def test_the_name_of_a_file_that_it_keeps_holds_no_secret():
+    (told,) = Masks(GIVEN['secrets']).parts(ArtifactOpened(1, f'of {SECRET}.txt', 'text/plain', 1))
+    assert told == ArtifactOpened(1, 'of ***.txt', 'text/plain', 1)
 
 
 def dedented(text: str) -> str:
