@@ -16,7 +16,7 @@ describe('dead letters', function () {
   this.timeout(60_000);
   let world: World;
   before(async () => {
-    world = await startExecutions();
+    world = await startExecutions({ MILLRACE_TASKS_URL: '127.0.0.1:1' }); // where nobody answers
   });
   after(() => world.stop());
 
@@ -72,7 +72,7 @@ describe('dead letters', function () {
     const all = await list(one.person);
     expect(idsOf(all)).to.deep.equal([...executions, event]);
     expect(all.nextPageToken).to.equal('');
-    expect(all.unreachableAreas).to.deep.equal([]);
+    expect(all.unreachableAreas, 'but the rest is shown').to.deep.equal(['tasks']);
     expect(all.deadLetters[0]).to.deep.include({
       kind: Kind.EXECUTION,
       state: State.DEAD,
@@ -90,8 +90,9 @@ describe('dead letters', function () {
       token = page.nextPageToken;
       if (!token) break;
     }
-    expect(pages).to.deep.equal([executions.slice(0, 2), [executions[2], event]]);
+    expect(pages.filter((page) => page.length > 0)).to.deep.equal([executions.slice(0, 2), [executions[2], event]]); // the last one may be empty
     expect(idsOf(await list(one.person, { kind: Kind.EVENT }))).to.deep.equal([event]);
+    expect(await list(one.person, { kind: Kind.EXECUTION })).to.deep.include({ unreachableAreas: [] });
     expect(idsOf(await list(one.person, { kind: Kind.EXECUTION, automationId: other.automationId }))).to.deep.equal([executions[1]]);
     expect(idsOf(await list(one.person, { createTimeTo: new Date('2026-01-01') }))).to.deep.equal([]);
     expect(idsOf(await list(world.person())), 'of somebody else').to.deep.equal([]);
