@@ -3,6 +3,7 @@
 import { LRUCache } from 'lru-cache';
 import type { Asked } from './accept.ts';
 import type { Looked } from './accept-store.ts';
+import { openClock } from './engine/clock.ts';
 import type { Automation } from './plan.ts';
 
 export interface Memory {
@@ -13,23 +14,15 @@ export interface Memory {
 }
 
 const MOST = 10_000;
-const OFFSET_MS = 60_000; // for that long the database's clock is known by one answer
-const BACK_MS = 5000; // it was set back: no answer is that long under way
 
-export function openMemory(now: () => number = () => performance.now()): Memory {
+export function openMemory(): Memory {
   const known = new LRUCache<string, Automation>({ max: MOST });
-  // The database's clock against ours, never ahead of it: an answer is the older the longer it was under way.
-  let offset = { ms: Number.NEGATIVE_INFINITY, until: 0 };
-
-  function hear(time: Date): void {
-    const ms = time.getTime() - now();
-    if (ms >= offset.ms || now() > offset.until || offset.ms - ms > BACK_MS) offset = { ms, until: now() + OFFSET_MS };
-  }
+  const clock = openClock();
 
   return {
-    hear,
+    hear: clock.hear,
     keep(items, { time, automations, shut }) {
-      hear(time);
+      clock.hear(time);
       for (const { workspace, draft } of items) {
         const id = draft.automation.toString('hex');
         const found = automations.get(id);
@@ -39,7 +32,8 @@ export function openMemory(now: () => number = () => performance.now()): Memory 
       }
     },
     recall(items) {
-      if (now() > offset.until) return undefined;
+      const time = clock.now();
+      if (!time) return undefined;
       const automations = new Map<string, Automation>();
       for (const { workspace, draft, key } of items) {
         const id = draft.automation.toString('hex');
@@ -47,7 +41,7 @@ export function openMemory(now: () => number = () => performance.now()): Memory 
         if (key || draft.unique || draft.scheduleTime || !found?.workspace.equals(workspace)) return undefined;
         automations.set(id, found);
       }
-      return { time: new Date(Math.floor(now() + offset.ms)), automations, keys: [], shut: [] };
+      return { time, automations, keys: [], shut: [] };
     },
     forget(items) {
       for (const { draft } of items) known.delete(draft.automation.toString('hex'));

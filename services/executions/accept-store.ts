@@ -5,6 +5,7 @@ import { emitSql } from '#platform/outbox.ts';
 import type { Asked, Entry } from './accept.ts';
 import type { Limit } from './concurrency.ts';
 import { EVERYONE } from './engine/gates.ts';
+import { unless } from './engine/sql.ts';
 import * as events from './events.ts';
 import { messageOf, type Row } from './execution.ts';
 import type { Automation, Shut } from './plan.ts';
@@ -58,8 +59,7 @@ export async function look(connection: Connection, items: readonly Asked[]): Pro
   return { time: clock.now, automations: new Map(automations.map((row) => [row.id.toString('hex'), row])), keys: keys ?? [], shut };
 }
 
-// Fails with UNLIKE, and with it all that follows, unless the automations are as they were, without limit and selector, and nothing is halted.
-export const UNLIKE = 1690; // out of range
+// Fails with UNLIKE, and all that follows is left out, unless the automations are as they were, without limit and selector, and nothing is halted.
 export function alike(connection: Connection, workspaces: readonly Buffer[], automations: readonly Automation[]): string {
   const same = automations.map(({ id, workspace, published_revision, queue }) =>
     connection.format('(id = ? AND workspace = ? AND published_revision = ? AND queue <=> ?)', [id, workspace, published_revision, queue]),
@@ -68,7 +68,7 @@ export function alike(connection: Connection, workspaces: readonly Buffer[], aut
   const isAlike = `(SELECT COUNT(*) FROM automations WHERE (${same.join(' OR ')}) AND ${simple}) = ${automations.length}
     AND NOT EXISTS (SELECT 1 FROM lanes WHERE workspace IN (?) AND (state <> 'ACTIVE' OR queue_selector IS NOT NULL))
     AND NOT EXISTS (SELECT 1 FROM holds WHERE workspace IN (?))`;
-  return connection.format(`SELECT NOW(6) AS now, ~0 + IF(${isAlike}, 0, 1) AS alike`, [workspaces, [...workspaces, EVERYONE]]);
+  return connection.format(`SELECT NOW(6) AS now, ${unless(isAlike)}`, [workspaces, [...workspaces, EVERYONE]]);
 }
 
 // Writes the keys and answers whose they are now. Waits for one that another process is writing.

@@ -13,6 +13,7 @@ import * as store from './accept-store.ts';
 import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
 import { DEFAULT } from './engine/lanes.ts';
+import { isUnlike } from './engine/sql.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Blocked, Draft, Row } from './execution.ts';
 import { mustBeOpen, type Plan, planFor, revisionFor, selectorFor } from './plan.ts';
@@ -117,7 +118,7 @@ async function commitAtOnce(
     );
     memory.hear(results[0]?.[0]?.now);
   } catch (error) {
-    if ((error as { errno?: number }).errno !== store.UNLIKE) throw error;
+    if (!isUnlike(error)) throw error;
     writing.isCommitting = false;
     memory.forget(items);
     return undefined;

@@ -19,6 +19,11 @@ export interface Ready {
   creator: Buffer; // whom it runs for
   input: string | null;
   traceparent: string | null;
+  version: number;
+  retry_of: Buffer | null;
+  labels: Record<string, string> | null;
+  schedule_time: Date | null;
+  create_time: Date;
   base_time: Date; // schedule-to-close begins here
   now: Date;
 }
@@ -52,7 +57,8 @@ export async function take(connection: Connection, owner: Buffer, servers: reado
 // Only ready is locked. One statement costs a fifth less than asking for the executions after it, and saves a round trip.
 const head = ({ lane, count, mark, selector }: Ask): string =>
   `SELECT r.lane, r.priority, r.tag, r.execution, r.limit_key, r.attempt, r.losses, e.workspace, e.automation, e.revision, e.creator,
-      COALESCE(e.input, i.body) AS input, e.traceparent, GREATEST(e.create_time, COALESCE(e.schedule_time, e.create_time)) AS base_time, NOW(6) AS now
+      e.version, e.retry_of, e.labels, e.schedule_time, e.create_time, COALESCE(e.input, i.body) AS input, e.traceparent,
+      GREATEST(e.create_time, COALESCE(e.schedule_time, e.create_time)) AS base_time, NOW(6) AS now
     FROM (SELECT lane, priority, tag, execution, limit_key, attempt, losses FROM ready
       WHERE ${format('lane = ?', [lane])}${mark ? after(mark) : ''} AND expire_time > NOW(6) AND ${isOpen(String(lane), selector ? undefined : 'ANY_SERVER')}
       ORDER BY priority, tag, execution LIMIT ${count} FOR UPDATE SKIP LOCKED) r

@@ -28,6 +28,7 @@ interface Deps {
   sessions(): readonly Session[];
   startWithEgress: ReturnType<typeof openEgress>;
   startWithValues: ReturnType<typeof openValues>;
+  keep(claimed: store.Claimed): void; // after each commit
   ring(lanes: Iterable<number>): void;
 }
 export interface Claimer {
@@ -119,6 +120,7 @@ export function openClaimer(deps: Deps): Claimer {
       for (const { session, claimed } of assigned) session.forget(claimed.claimId);
       throw error;
     }
+    for (const { claimed } of assigned) deps.keep(claimed);
     failpoint('claim.after_commit');
     metrics.claimed.observe(assigned.length);
     const jobs = new Map<Session, Job[]>();

@@ -1,6 +1,6 @@
 import { mock } from 'node:test';
 import { expect } from 'chai';
-import { Line } from '#gen/millrace/runner/v1/job.ts';
+import { Line, Result, Result_Outcome } from '#gen/millrace/runner/v1/job.ts';
 import { type Db, openPool, type Pool, schemaOf } from '#platform/db.ts';
 import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
@@ -10,6 +10,7 @@ import { accept, publish, schemaOnly } from '../engine/fixture.test.ts';
 import { openSpecs } from '../engine/specs.ts';
 import { SHORT } from './fixture.test.ts';
 import { openIntake } from './intake.ts';
+import { openIntakeMemory } from './intake-memory.ts';
 import { module as dispatcher } from './module.ts';
 import { giveUpServers } from './overdue.ts';
 import { startPeer } from './peer.test.ts';
@@ -40,47 +41,60 @@ describe('the fence', function () {
     return id;
   }
 
-  it('is read with a lock: who waited for a new claim to be committed does not write on the old one', async () => {
-    const me = newBytes();
-    const mine = await server(3600, me);
-    const [execution] = (await accept(db, [{ automation: await publish(db), inMs: 3_600_000 }])) as [Buffer];
-    const claimId = newBytes();
-    const later = db.raw('NOW(6) + INTERVAL 1 HOUR');
-    const claim = {
-      execution,
-      workspace: newBytes(),
-      claim_id: claimId,
-      attempt: 1,
-      losses: 0,
-      server: mine,
-      lane: 1,
-      priority: 5,
-      started: true,
-    };
-    await db('timers').where({ execution }).delete();
-    await db('running').insert({ ...claim, state: 'RUNNING', claim_time: db.raw('NOW(6)'), deadline: later, expire_time: later });
-    const intake = openIntake({
-      pool,
-      held: () => 0,
-      db,
-      log: openLog('silent'),
-      owner: me,
-      specs: openSpecs(pool),
-      written: () => undefined,
-    });
-    const other = await db.transaction();
-    await other('running').where({ execution }).update({ claim_id: newBytes() });
-    const told = intake.add({ server: mine, epoch: 5, execution, claimId, lines: [Line.fromPartial({ seq: 0, text: 'stale' })] });
-    await until('it to wait for the lock', async () => {
+  for (const how of ['behind it', 'by what the claim knew'] as const)
+    it(`is read with a lock: who waited for a new claim to be committed does not write on the old one, ${how}`, async () => {
+      const isKnown = how === 'by what the claim knew';
+      const memory = openIntakeMemory();
+      const me = newBytes();
+      const mine = await server(3600, me);
+      const [execution] = (await accept(db, [{ automation: await publish(db), inMs: 3_600_000 }])) as [Buffer];
+      const claimId = newBytes();
+      const later = db.raw('NOW(6) + INTERVAL 1 HOUR');
+      const claim = {
+        execution,
+        workspace: newBytes(),
+        claim_id: claimId,
+        attempt: 1,
+        losses: 0,
+        server: mine,
+        lane: 1,
+        priority: 5,
+        started: !isKnown,
+      };
+      await db('timers').where({ execution }).delete();
+      await db('running').insert({ ...claim, state: 'RUNNING', claim_time: db.raw('NOW(6)'), deadline: later, expire_time: later });
+      const intake = openIntake({
+        pool,
+        held: () => 0,
+        db,
+        log: openLog('silent'),
+        owner: me,
+        specs: openSpecs(pool),
+        memory,
+        written: () => undefined,
+      });
+      if (isKnown) {
+        const { workspace, automation, creator, create_time } = await db('executions').where({ id: execution }).first();
+        const [[{ now }]] = await db.raw('SELECT NOW(6) AS now');
+        const told = { automation, revision: 1, creator, create_time, version: 1, retry_of: null, labels: null, schedule_time: null };
+        const place = { lane: 1, priority: 5, tag: 0, limit_key: null, attempt: 1, losses: 0, input: null, traceparent: null };
+        const row = { ...place, ...told, execution, workspace, base_time: create_time, now };
+        memory.keep({ row, workspace, claimId, server: mine, deadline: now, expireTime: now });
+      }
+      const result = isKnown ? Result.fromPartial({ outcome: Result_Outcome.SUCCEEDED, outputJson: '1' }) : undefined;
+      const other = await db.transaction();
+      await other('running').where({ execution }).update({ claim_id: newBytes() });
+      const told = intake.add({ server: mine, epoch: 5, execution, claimId, lines: [Line.fromPartial({ seq: 0, text: 'stale' })], result });
+      await until('it to wait for the lock', async () => {
       await pause(150); // the table is made anew only when nobody has read it for 100 ms
       const [[{ n }]] = await db.raw("SELECT COUNT(*) AS n FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE '%running%'"); // biome-ignore format: a probe
       return n > 0;
     }); // biome-ignore format: a probe
-    await other.commit();
-    expect(await told).to.deep.equal({ kind: 'STALE' });
-    expect(await db('log_chunks').where({ execution })).to.deep.equal([]);
-    await db('running').where({ execution }).delete();
-  });
+      await other.commit();
+      expect(await told).to.deep.equal({ kind: 'STALE' });
+      expect(await db('log_chunks').where({ execution })).to.deep.equal([]);
+      await db('running').where({ execution }).delete();
+    });
 
   it('tells a repeated attempt from the one before, although it has the same number', async () => {
     const claims: string[] = [];

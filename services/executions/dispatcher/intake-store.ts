@@ -4,7 +4,7 @@ import { insertStarted } from '../engine/attempts.ts';
 import { selectTold, type Told } from '../engine/ended.ts';
 import { lockRunning, type Progress, type Running, type Start } from '../engine/finish.ts';
 import { encodeLines, PLAIN } from '../engine/log-codec.ts';
-import { type Connection, format, hex, insert, rows } from '../engine/sql.ts';
+import { type Connection, format, hex, insert, rows, unless } from '../engine/sql.ts';
 
 // What changes about an execution that stays in running.
 export interface Stay {
@@ -34,6 +34,29 @@ export async function lock(
   const results = await rows(connection, leaving.length > 0 ? [...fence, selectTold(leaving)] : fence);
   const [, owned, running, told = []] = results as [unknown, Owned[], Running[], Told[]?];
   return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])), told };
+}
+
+// The fence for what was remembered: begins the transaction with the same locks, and fails with UNLIKE unless all is as the claims left it.
+export function alike(
+  owner: Buffer,
+  servers: readonly { id: Buffer; epoch: number }[],
+  claims: readonly { execution: Buffer; claim_id: Buffer }[],
+) {
+  const executions = claims.map(({ execution }) => execution).sort((a, b) => Buffer.compare(a, b));
+  const ids = servers.map(({ id }) => id);
+  const owned = servers.map(({ id, epoch }) => format('(id = ? AND owner_epoch = ?)', [id, epoch])).join(' OR ');
+  const isOwner = format(`(SELECT COUNT(*) FROM servers WHERE (${owned}) AND owner = ? AND state = 'LIVE') = ?`, [owner, ids.length]);
+  const isClaim = format(
+    "(SELECT COUNT(*) FROM running WHERE execution IN (?) AND claim_id IN (?) AND state = 'RUNNING' AND started = 0 AND line_count = 0) = ?",
+    [executions, claims.map(({ claim_id }) => claim_id), claims.length],
+  );
+  const isFirst = format('(SELECT COUNT(*) FROM executions WHERE id IN (?) AND version = 1) = ?', [executions, executions.length]);
+  return [
+    'BEGIN',
+    lockOwned(owner, ids),
+    format('SELECT execution FROM running WHERE execution IN (?) ORDER BY execution FOR UPDATE', [executions]),
+    `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${isClaim} AND ${isFirst}`)}`,
+  ];
 }
 
 interface Owned {

@@ -6,10 +6,11 @@ import { isDatabaseAway } from '#platform/faults.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
-import { claimedOf, contextsOf, type Ends, finish, type Leave, type Running } from '../engine/finish.ts';
+import { claimedOf, contextsOf, type Ends, type Finish, finish, type Leave, type Running } from '../engine/finish.ts';
 import { afterLoss, afterRefusal, afterResult } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
-import { hex, rows } from '../engine/sql.ts';
+import { hex, isUnlike, rows } from '../engine/sql.ts';
+import type { IntakeMemory, Recalled } from './intake-memory.ts';
 import * as store from './intake-store.ts';
 import * as metrics from './metrics.ts';
 import { outcomeOf, startOf, usageOf, within } from './outcome.ts';
@@ -34,6 +35,7 @@ interface Deps {
   log: Logger;
   owner: Buffer;
   specs: LoadSpecs;
+  memory: IntakeMemory;
   held(): number; // claims that servers have
   written(all: readonly Written[], lanes: ReadonlySet<number>, ends: Ends): void; // after each commit
 }
@@ -108,6 +110,38 @@ async function commit(deps: Deps, reports: readonly Report[]): Promise<Reply[]> 
 const keyOf = ({ claimId, epoch, server }: Report): string => `${hex(claimId)}.${hex(server)}.${epoch}`;
 
 async function write(deps: Deps, connection: PoolConnection, reports: readonly Report[]): Promise<Map<string, Reply>> {
+  const known = deps.memory.recall(reports);
+  return (known && (await endAtOnce(deps, connection, known))) ?? (await writeFenced(deps, connection, reports));
+}
+
+// In one round trip, by what their claims knew. Undefined when that does not do: then nothing was written.
+async function endAtOnce(deps: Deps, connection: PoolConnection, known: readonly Recalled[]): Promise<Map<string, Reply> | undefined> {
+  const told = known.map(({ row, report }) => toldOf(row, report));
+  const leaves = await leavesOf(
+    deps,
+    connection,
+    told,
+    known.map((one) => one.told),
+  );
+  if (leaves.length < told.length || told.some(({ report }) => report.given)) return undefined;
+  const finished = await finish(connection, deps.db, leaves);
+  const servers = new Map(known.map(({ report: { server, epoch } }) => [`${hex(server)}.${epoch}`, { id: server, epoch }]));
+  const claims = known.map(({ row }) => row);
+  failpoint('intake.recalled');
+  try {
+    const alike = store.alike(deps.owner, [...servers.values()], claims);
+    const answers = await rows<{ now: Date }[][]>(connection, [...alike, ...store.chunks(told), ...finished.statements, 'COMMIT']);
+    const now = answers[alike.length - 1]?.[0]?.now;
+    if (now) deps.memory.clock.hear(now);
+  } catch (error) {
+    if (!isUnlike(error)) throw error;
+    await connection.query('ROLLBACK');
+    return undefined;
+  }
+  return tell(deps, told, leaves, finished, new Map());
+}
+
+async function writeFenced(deps: Deps, connection: PoolConnection, reports: readonly Report[]): Promise<Map<string, Reply>> {
   const servers = [...new Map(reports.map(({ server }) => [hex(server), server])).values()];
   const executions = reports.map(({ execution }) => execution);
   const ending = reports.filter(({ result, given }) => result || given).map(({ execution }) => execution);
@@ -119,12 +153,24 @@ async function write(deps: Deps, connection: PoolConnection, reports: readonly R
     return replies;
   }
   const leaves = await leavesOf(deps, connection, told, fence.told);
-  const leaving = new Map(leaves.map((leave) => [hex(leave.row.execution), leave]));
+  const leaving = new Set(leaves.map((leave) => hex(leave.row.execution)));
   const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
-  const { statements, lanes, ends } = await finish(connection, deps.db, leaves);
+  const finished = await finish(connection, deps.db, leaves);
   failpoint('intake.before_commit');
-  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...statements, 'COMMIT']);
+  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...finished.statements, 'COMMIT']);
+  return tell(deps, told, leaves, finished, replies);
+}
+
+// After the commit.
+function tell(
+  deps: Deps,
+  told: readonly Told[],
+  leaves: readonly Leave[],
+  { lanes, ends }: Pick<Finish, 'lanes' | 'ends'>,
+  replies: Map<string, Reply>,
+): Map<string, Reply> {
   failpoint('intake.after_commit');
+  const leaving = new Map(leaves.map((leave) => [hex(leave.row.execution), leave]));
   for (const { row, report, lines } of told) {
     const kept: Reply = { kind: 'KEPT', lines: row.line_count + lines.length, isOver: leaving.has(hex(row.execution)) };
     replies.set(keyOf(report), report.given ? { kind: 'STALE' } : kept); // what was given up shall be dropped

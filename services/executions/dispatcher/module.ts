@@ -20,6 +20,7 @@ import { settings } from './config.ts';
 import { openEgress } from './egress.ts';
 import { openGate } from './gate.ts';
 import { openIntake, type Written } from './intake.ts';
+import { openIntakeMemory } from './intake-memory.ts';
 import { openLease } from './lease.ts';
 import * as metrics from './metrics.ts';
 import { endLost, endOverdue, giveUpServers, stopHalted } from './overdue.ts';
@@ -55,6 +56,7 @@ export const module: Module = {
     const specs = openSpecs(pools.keepers);
     const gate = openGate(pools.keepers, limitOf(read(quotas).running));
     const usage = openUsage({ pool: pools.keepers, log });
+    const memory = openIntakeMemory();
     const compactor = openCompactor({ pool: pools.keepers, log });
     const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
     const changed = (execution: Buffer, end?: Uint8Array) => bus.notify(notices.changed(fromBytes('execution', execution)), end);
@@ -91,7 +93,7 @@ export const module: Module = {
       left(leaves, lanes, ends);
     }
 
-    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, held: () => held(), written });
+    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, memory, held: () => held(), written });
     const servers = openServers({
       me,
       pool: pools.keepers,
@@ -134,6 +136,7 @@ export const module: Module = {
       gate,
       selectorOf: selectors.of,
       sessions: open,
+      keep: memory.keep,
       startWithValues: openValues({ automations: () => client(ValueServiceService, 'automations'), log }),
       startWithEgress: openEgress({ automations: () => client(EgressGrantServiceService, 'automations'), log }),
       ring: ringAll,

@@ -15,6 +15,7 @@ import { openSpecs } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
 import { move, take } from './claim-store.ts';
 import { type Intake, openIntake } from './intake.ts';
+import { openIntakeMemory } from './intake-memory.ts';
 
 const COMMANDS = ['accept', 'accept', 'later', 'due', 'claim', 'claim', 'start', 'succeed', 'fail', 'lose', 'refuse', 'stale', 'cancel', 'pause', 'resume'] as const; // biome-ignore format: a list
 const STARTED: Started = { time: undefined, sandboxTier: 2, limits: [], isolation: 1 };
@@ -26,6 +27,7 @@ describe('the engine in memory and the one in SQL', function () {
   let schema: Schema;
   let intake: Intake;
   let automation: Buffer;
+  const memory = openIntakeMemory();
   const me = newBytes();
   const server = newBytes();
   before(async () => {
@@ -35,7 +37,8 @@ describe('the engine in memory and the one in SQL', function () {
     const known = { endpoint: 'x:1', labels: '{}', slots: 8, tier: 2, minimum_tier: 1, protocol: 1, draining: false, state: 'LIVE' };
     await db('servers').insert({ id: server, ...known, register_time: now, seen_time: now, owner: me, owner_epoch: 1, lease_until: FAR });
     automation = await publish(db, RETRIES);
-    intake = openIntake({ pool, held: () => 0, db, log: openLog('silent'), owner: me, specs: openSpecs(pool), written: () => undefined });
+    const specs = openSpecs(pool);
+    intake = openIntake({ pool, held: () => 0, db, log: openLog('silent'), owner: me, specs, memory, written: () => undefined });
   });
   after(() => schema.stop());
 
@@ -79,6 +82,7 @@ describe('the engine in memory and the one in SQL', function () {
         claims.set(claimed.claim, randomBytes(16));
         const one = { row, workspace: newBytes(), claimId: claims.get(claimed.claim) as Buffer, server, deadline: FAR, expireTime: FAR };
         await move(connection, [one], []);
+        memory.keep(one);
       } else await connection.query('ROLLBACK');
       connection.release();
       expect(row?.execution.toString('hex')).to.equal(claimed && hex(idOf(claimed.id)));

@@ -18,3 +18,8 @@ export const insert = (table: string, columns: string, values: readonly unknown[
   values.length === 0 ? [] : [format(`INSERT INTO ${table} (${columns}) VALUES ?`, [values])];
 
 export const hex = (bytes: Uint8Array): string => (Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes)).toString('hex');
+
+// Fails with UNLIKE unless the condition holds, and what follows in the packet is left out. A transaction that has begun stays open.
+export const unless = (condition: string): string => `~0 + IF(${condition}, 0, 1) AS alike`;
+export const isUnlike = (error: unknown): boolean => (error as { errno?: number }).errno === UNLIKE;
+const UNLIKE = 1690; // a number out of range
