@@ -7,7 +7,7 @@ import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
 import type { Claimed } from './claim-store.ts';
-import { namesValues, openValues } from './values.ts';
+import { failureOf, namesValues, openValues } from './values.ts';
 
 describe('the values of jobs', () => {
   const workspace = newBytes();
@@ -51,6 +51,17 @@ describe('the values of jobs', () => {
     put();
     await until('it to be given back', () => given.length === 1);
     expect(started).to.have.length(0);
+  });
+
+  it('that are not there make failures of a type that says whether another attempt can help', () => {
+    const { MISSING, NOT_ALLOWED, UNREADABLE } = Reason;
+    const of = (...problems: [kind: string, reason: Reason][]) =>
+      failureOf(problems.map(([kind, reason], index) => ({ kind, name: `N${index}`, reason }))).errorType;
+    expect([of(['secret', MISSING]), of(['variable', MISSING], ['secret', NOT_ALLOWED])]).to.deep.equal(Array(2).fill('SecretUnavailable'));
+    expect([of(['variable', MISSING]), of(['variable', MISSING], ['secret', UNREADABLE])]).to.deep.equal(
+      Array(2).fill('VariableUnavailable'),
+    );
+    expect(of(['secret', UNREADABLE])).to.equal('SecretUnreadable');
   });
 
   it('are not asked for by those that name none', () => {

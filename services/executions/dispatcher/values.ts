@@ -105,11 +105,18 @@ function withValues(job: Job, { secrets, variables }: Answer): Job {
 export const failureOf = (problems: readonly Problem[]): Result =>
   Result.fromPartial({
     outcome: Result_Outcome.FAILED,
-    errorType: problems.some(({ kind }) => kind === 'secret') ? 'SecretUnavailable' : 'VariableUnavailable',
+    errorType: typeOf(problems),
     errorMessage: `It was not started. ${problems.map(sentenceOf).join(' ')}`,
     time: new Date(),
     logSha256: createHash('sha256').digest('hex'),
   });
+
+// What cannot be decrypted may be so only in one of several processes, or until the next restart: the retry policy decides.
+function typeOf(problems: readonly Problem[]): string {
+  const others = problems.filter(({ reason }) => reason !== Reason.UNREADABLE);
+  if (others.length === 0) return 'SecretUnreadable';
+  return others.some(({ kind }) => kind === 'secret') ? 'SecretUnavailable' : 'VariableUnavailable';
+}
 
 function sentenceOf({ kind, name, reason }: Problem): string {
   if (reason === Reason.NOT_ALLOWED) return `The ${kind} ${name} may not be used by this automation for this user.`;
