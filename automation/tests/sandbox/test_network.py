@@ -163,10 +163,10 @@ WAYS = {
     '        many = [pool.submit(lambda: json.load(urllib.request.urlopen(url, context=context))) for _ in range(4)]\n'
     '        return many[-1].result()',
     'a process that it forks': 'import urllib.request, multiprocessing\ndef _read(url, ca, into):\n'
-    '    context = ssl.create_default_context(cadata=ca) if ca else None\n    into.put(json.load(urllib.request.urlopen(url, context=context)))\n'
-    "def read(url, context):\n    fork = multiprocessing.get_context('fork')\n    into = fork.Queue()\n"
+    '    context = ssl.create_default_context(cadata=ca) if ca else None\n    into.send(json.load(urllib.request.urlopen(url, context=context)))\n'
+    "def read(url, context):\n    fork = multiprocessing.get_context('fork')\n    ours, into = fork.Pipe(duplex=False)\n"
     '    child = fork.Process(target=_read, args=(url, CA if context else None, into))\n    child.start()\n'
-    '    found = into.get()\n    child.join()\n    return found',
+    '    found = ours.recv()\n    child.join()\n    return found',
 }
 READS = """
 import asyncio, json, ssl

@@ -17,6 +17,8 @@ TESTS = [
     'test_reuse.py::test_what_a_run_changes_is_put_back',
     'test_reuse.py::test_what_cannot_be_undone_ends_the_process',
     'test_reuse.py::test_a_run_that_is_killed_ends_with_its_process',
+    'test_network.py::test_reads_by',
+    'test_network.py::test_what_a_script_does_to_its_gate_harms_only_itself',
 ]
 
 

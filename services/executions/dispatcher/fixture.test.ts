@@ -43,8 +43,14 @@ export interface Lab {
   stop(): Promise<void>;
 }
 
-export async function startLab(options: { targets?: readonly string[]; env?: Record<string, string> } = {}): Promise<Lab> {
-  const world = await startWorld({ targets: options.targets ?? ['executions', 'dispatcher'], modules, env: { ...SHORT, ...options.env } });
+export async function startLab(
+  options: { targets?: readonly string[]; env?: Record<string, string>; more?: readonly Module[] } = {},
+): Promise<Lab> {
+  const world = await startWorld({
+    targets: options.targets ?? ['executions', 'dispatcher'],
+    modules: [...modules, ...(options.more ?? [])],
+    env: { ...SHORT, ...options.env },
+  });
   const person = world.person();
   const client = world.as(person, ExecutionServiceService);
   const processes: Process[] = [];
