@@ -1,6 +1,10 @@
 import { expect } from 'chai';
 import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
-import { type ResolveValuesRequest, ResolveValuesResponse } from '#gen/millrace/automations/v1/value_service.ts';
+import {
+  ResolveValuesResponse_Problem_Reason as Reason,
+  type ResolveValuesRequest,
+  ResolveValuesResponse,
+} from '#gen/millrace/automations/v1/value_service.ts';
 import { Job } from '#gen/millrace/runner/v1/job.ts';
 import { unavailable } from '#platform/errors.ts';
 import { newBytes } from '#platform/id.ts';
