@@ -1,8 +1,11 @@
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { expect } from 'chai';
 import { type Stack, startStack } from '../../deploy/local/stack.ts';
+import { isLong } from '../long.ts';
 import { type Index, startIndex, wheelOf } from '../wheels.ts';
 import { until } from '../world.ts';
 import { type Api, ended, expectStatus, frames, type Json, publish, run, signUp } from './rest.ts';
@@ -164,5 +167,40 @@ describe('an environment of libraries', function () {
     await expectStatus(204, ann.call('DELETE', `/v1/environments/${made.id}`));
     expect((await ann.get(`/v1/environments/${made.id}`)).status).to.equal(404);
     expect((await ended(ann, await run(ann, automation))).state).to.equal('SUCCEEDED');
+  });
+
+  it('is begun anew when the builder is killed', async function () {
+    if (!isLong) this.skip(); // a lost builder is noticed after 15 seconds
+    const { file, requirement } = library();
+    index.hold(file);
+    const made = await create(requirement, 'killed');
+    await until('the download', () => index.fetched(file) === 1);
+    await stack.kill('builder');
+    index.release();
+    const { lines, environment } = await watched(made.id);
+    expect(environment.state).to.equal('READY');
+    expect(texts(lines)).to.include('the builder was lost: the build begins anew');
+    expect(readdirSync(join(folder, 'built')).filter((name) => name.startsWith('.'))).to.deep.equal([]);
+  });
+
+  it('does what docs/ENVIRONMENTS.md says', async () => {
+    const blocks = [...readFileSync('docs/ENVIRONMENTS.md', 'utf8').matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block);
+    const wheel = wheelOf('humanize', '4.12.0', { 'humanize.py': 'def naturalsize(size):\n    return f"{size / 1e6:.1f} MB"\n' });
+    writeFileSync(join(folder, 'requirements.txt'), `${index.add('humanize-4.12.0-py3-none-any.whl', wheel)}\n`);
+    const id = await publish(ann, 'pass');
+    const tools = `cd ${folder}\nln -sfn ${process.cwd()}/build build`;
+    const script = ['set -euo pipefail', 'curl() { command curl --fail-with-body "$@"; }', tools, ...blocks].join('\n');
+    const env = { ...process.env, BASE: stack.urls.base, HOST: stack.urls.host, TOKEN: ann.token, ID: id };
+    const { stdout } = await promisify(execFile)('bash', ['-c', script], { env, timeout: 50_000 }).catch((error) => {
+      throw new Error(`the examples ended with ${error.code}:\n${error.stdout}\n${error.stderr}`);
+    });
+    for (const words of [
+      'installing, without a network',
+      '"packages":["humanize==4.12.0"]',
+      '"environment":"reports"',
+      '"output":"1.0 MB"',
+      '{"state":"QUEUED"}',
+    ])
+      expect(stdout).to.include(words);
   });
 });

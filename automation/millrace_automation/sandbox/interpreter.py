@@ -20,6 +20,14 @@ def python_folders() -> list[str]:
     return [path for path in outside if not any(path.startswith(f'{other}/') for other in outside)]
 
 
+def identity_of(folder: Path | None) -> object:
+    """Another one for a folder that was made again under the same name."""
+    if folder is None:
+        return None
+    found = folder.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
 def packages(folder: Path) -> list[str]:
     """`name==version` of what is installed there, by the names of its metadata folders."""
     names = (path.name.removesuffix('.dist-info') for path in folder.glob('*.dist-info'))

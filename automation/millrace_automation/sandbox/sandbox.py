@@ -11,7 +11,7 @@ from typing import Any
 
 from . import selftest
 from .inside.plan import Plan
-from .interpreter import packages, python_folders
+from .interpreter import identity_of, packages, python_folders
 from .nursery import Child, Nursery
 from .process import Process, give_network, network_of, packets_of
 from .residents import Key, Residents, Values
@@ -53,6 +53,7 @@ class Sandbox:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._rest = Rest()
+        self._seen: dict[str, object] = {}
         self._is_sweeping = False
         self._is_stopped = False
 
@@ -171,13 +172,17 @@ class Sandbox:
         self._rest.use(environment)
         async with self._locks.setdefault(environment, asyncio.Lock()):
             present = self._nurseries.get(environment)
-            if present and present.is_alive:
+            seen = identity_of(self._libraries(environment)) if environment != _DEFAULT else None
+            if present and seen != self._seen.get(environment):  # built again: what it shows was removed
+                self._retire(environment)
+            elif present and present.is_alive:
                 if present.launched >= _LAUNCHES_OF_A_PARENT and present not in self._old:
                     self._old.add(present)
                     self._keep(self._replace(environment, present))
                 return present
             new = await self._start_nursery(environment)
             self._nurseries[environment] = new
+            self._seen[environment] = seen
             if environment != _DEFAULT:
                 self._end_resting()
                 if not self._is_sweeping:
@@ -188,9 +193,12 @@ class Sandbox:
     def _end_resting(self) -> None:
         """Of parents of environments that nobody uses."""
         for environment in self._rest.due(name for name in self._nurseries if name != _DEFAULT):
-            nursery = self._nurseries.pop(environment)
-            self._old.add(nursery)  # so that a stop finds it while its last run goes on
-            nursery.retire()
+            self._retire(environment)
+
+    def _retire(self, environment: str) -> None:
+        nursery = self._nurseries.pop(environment)
+        self._old.add(nursery)  # so that a stop finds it while its last run goes on
+        nursery.retire()
 
     async def _sweep(self) -> None:
         while any(name != _DEFAULT for name in self._nurseries):
