@@ -156,6 +156,9 @@ def main():
     const timeouts = { startToClose: { seconds: 1, nanos: 0 } };
     const killed = await run(endless, { timeouts, retryPolicy: { maxAttempts: 1 } });
     expect([stateOf(killed.done), killed.artifacts]).to.deep.equal(['TIMED_OUT', []]);
+    const suicide = endless.replace('time.sleep(60)', 'time.sleep(1); __import__("os").kill(__import__("os").getpid(), 9)'); // it cannot give it up itself
+    const dead = await run(suicide, { retryPolicy: { maxAttempts: 1 } });
+    expect([stateOf(dead.done), dead.done.error?.type, dead.artifacts]).to.deep.equal(['FAILED', 'Killed', []]);
     await until(
       'what came of it to go',
       async () => !(await lab.world.db('executions')('artifacts').where({ state: 'UPLOADING' }).first()),
