@@ -35,6 +35,27 @@ export const mutants: readonly Mutant[] = [
     case: 'is read with a lock',
   },
   {
+    name: 'a remembered claim that is not compared',
+    file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
+    edits: [['{unless(`', '{unless(`1 = 1 OR ']],
+    test: `${EXECUTIONS}/dispatcher/intake.test.ts`,
+    case: 'ends nothing by what has changed since the claim',
+  },
+  {
+    name: 'a remembered claim that is compared without a lock',
+    file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
+    edits: [['WHERE execution IN (?) ORDER BY execution FOR UPDATE', 'WHERE execution IN (?) ORDER BY execution']],
+    test: `${EXECUTIONS}/dispatcher/fence.test.ts`,
+    case: 'by what the claim knew',
+  },
+  {
+    name: 'a remembered automation that is not compared',
+    file: `${EXECUTIONS}/accept-store.ts`,
+    edits: [['unless(isAlike)', "unless('1 = 1')"]],
+    test: `${EXECUTIONS}/accept.test.ts`,
+    case: 'by what it remembers',
+  },
+  {
     name: 'attempt-number fence',
     file: `${EXECUTIONS}/dispatcher/claim.ts`,
     edits: [
