@@ -67,6 +67,19 @@ export const migrate = (w: Wiring, log: string, signal?: AbortSignal): Promise<v
     ...(signal ? { signal } : {}),
   });
 
+// MariaDB does not wait for the disk with the files that say which partitions a table has: in a power cut soon after they were written they
+// would be lost, and the table could not be opened any more.
+export const settleOnDisk = (w: Wiring, log: string, signal?: AbortSignal): Promise<void> =>
+  runOnce({
+    what: 'writing the schemas to the disk',
+    command: 'sync',
+    args: ['--file-system', w.layout.data],
+    env: {},
+    log,
+    guard: w.choices.python,
+    ...(signal ? { signal } : {}),
+  });
+
 // What a program says that it is, asked once.
 function versionOf(command: string, sign: RegExp): () => Promise<string> {
   let asked: Promise<string> | undefined;

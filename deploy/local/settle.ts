@@ -12,7 +12,7 @@ export async function settle(w: Wiring, names: readonly string[], say: (line: st
     Object.entries(w.processes).some(([name, modules]) => names.includes(name) && (modules.includes(module) || modules.includes('all')));
   const isWhole = names.includes('edge') && ['health', 'dispatcher', ...AREAS].every(runs);
   const end = Date.now() + PATIENCE_MS;
-  for (let last = ''; ; ) {
+  const look = async (): Promise<string> => {
     const servers = await Promise.all(
       w.automations.filter((name) => names.includes(name)).map(async (name) => ({ name, ...(await automationReadiness(w, name)) })),
     );
@@ -24,7 +24,10 @@ export async function settle(w: Wiring, names: readonly string[], say: (line: st
           .filter((area) => area !== 'runner' || servers.every(({ ready }) => ready))
           .map((area) => `${area}: not serving`)
       : [];
-    const missing = [...unused, ...unwell].join(', ');
+    return [...unused, ...unwell].join(', ');
+  };
+  for (let last = ''; ; ) {
+    const missing = await look().catch((error: Error) => error.message); // who is slow is asked again
     if (missing === '') return;
     if (Date.now() > end) throw new StartFault(`gave up waiting for ${missing}`, 'read what `make logs` tells of these parts');
     if (missing !== last) say(`waiting for ${missing}`);

@@ -6,7 +6,7 @@ import { adminOf, areaUrls, BUILDER, clientEnvironment, type Env, type Outer, ty
 import { StartFault } from './faults.ts';
 import type { Layout } from './layout.ts';
 import { rotate } from './log-file.ts';
-import { migrate } from './programs.ts';
+import { migrate, settleOnDisk } from './programs.ts';
 import { brokerReady, databaseReady } from './ready.ts';
 import { settle } from './settle.ts';
 import { type Status, type Supervised, supervise } from './supervise.ts';
@@ -93,6 +93,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       await checkGiven(w);
       say('bringing the schemas up to date');
       await migrate(w, logOf('migrate'), options.signal);
+      await settleOnDisk(w, logOf('migrate'), options.signal);
     }
     await startTogether(
       programs.map((part) => find(part.name)),
