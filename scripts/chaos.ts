@@ -1,13 +1,15 @@
 // `make chaos` and `make chaos-long`: kills, stops, cuts, wiped stores and full disks by a seed, on a stack of its own, while executions are
 // accepted and run; after each round the checker judges. The history stands in build/chaos/<seed>.ndjson. SEED= chooses the plan; a long run
-// goes on where its history ends, or FROM=<round>; ROUNDS= of this many. Ends with the line `N lost, N doubled, N gaps`.
+// goes on where its history ends, or FROM=<round>; ROUNDS= of this many. With --power the
+// disk of database and broker loses its power instead, with everything that had not reached it. Ends with the line `N lost, N doubled, N gaps`.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { readChoices } from '../deploy/local/environment.ts';
 import { REPOSITORY } from '../deploy/local/layout.ts';
-import { type Amounts, planOf } from '../tests/chaos/plan.ts';
-import { openRecord, readRecord, report, type Verdict } from '../tests/chaos/record.ts';
+import { carryOut, cutPower } from '../tests/chaos/harm.ts';
+import { type Amounts, PARTS, planOf } from '../tests/chaos/plan.ts';
+import { openRecord, type RecordFile, readRecord, report, type Verdict } from '../tests/chaos/record.ts';
 import { type Rig, startRig } from '../tests/chaos/rig.ts';
 import { runRound } from '../tests/chaos/round.ts';
 
@@ -18,7 +20,8 @@ interface Form {
 }
 
 const SHORT: Form = { rounds: 1, executions: 300, amounts: { kills: 24, stops: 4, cuts: 8, wipes: 1, fills: 1 } };
-const LONG: Form = { rounds: 20, executions: 500, amounts: { kills: 50, stops: 8, cuts: 12, wipes: 1, fills: 1 } };
+// 1,000 kills, 20 wipes of the broker and 10,000 executions in rounds that are short enough to be repeated.
+const LONG: Form = { rounds: 40, executions: 250, amounts: { kills: 25, stops: 4, cuts: 6, wipes: 0, fills: 0 } };
 const USUAL_SEED = 20_240_607;
 const GUARD = join(REPOSITORY, 'deploy/local/guard.py'); // it ends with this process
 const MOUNTS = 'MILLRACE_CHAOS_MOUNTS';
@@ -37,11 +40,34 @@ function inNamespace(): number | undefined {
 const keepLogs = ({ stack }: Rig, seed: number, round: number): void =>
   cpSync(stack.layout.logs, join(REPOSITORY, 'build/chaos', `${seed}-${round}-logs`), { recursive: true });
 
+function chaos(rig: Rig, record: RecordFile, round: number, seed: number, { amounts, executions }: Form): Promise<Verdict> {
+  const turns = amounts.wipes + amounts.fills === 0 ? { wipes: 1 - (round % 2), fills: round % 2 } : {}; // one in each round
+  const plan = planOf(seed, round, { ...amounts, ...turns, ...(rig.disk ? {} : { fills: 0 }) });
+  const count = (what: string) => plan.filter((one) => one.what === what).length;
+  const harm = () => carryOut(rig, plan, record);
+  return runRound({
+    rig,
+    record,
+    round,
+    kills: count('kill') + count('wipe'),
+    wipes: count('wipe'),
+    faults: plan.length,
+    executions,
+    harm,
+  });
+}
+
+function powerCut(rig: Rig, record: RecordFile, round: number): Promise<Verdict> {
+  const harm = () => cutPower(rig, { isUnflushed: process.argv.includes('--unflushed') });
+  return runRound({ rig, record, round, kills: PARTS.length, wipes: 0, faults: 1, executions: 0, harm });
+}
+
 async function main(): Promise<number> {
   const isLong = process.argv.includes('--long');
+  const isPower = process.argv.includes('--power');
   const form = isLong ? LONG : SHORT;
   const seed = Number(process.env.SEED ?? (isLong ? Date.now() : USUAL_SEED));
-  const file = join(REPOSITORY, 'build/chaos', `${seed}.ndjson`);
+  const file = join(REPOSITORY, 'build/chaos', `${isPower ? 'power-' : ''}${seed}.ndjson`);
   if (!isLong) rmSync(file, { force: true });
   const known = isLong ? readRecord(file).verdicts.map(({ round }) => round) : [];
   const from = Number(process.env.FROM ?? Math.max(-1, ...known) + 1);
@@ -55,9 +81,8 @@ async function main(): Promise<number> {
   try {
     if (rig.whyNoDisk) console.log(`without full disks: ${rig.whyNoDisk}`);
     for (let round = from; round < last; round += 1) {
-      const amounts = { ...form.amounts, ...(rig.disk ? {} : { fills: 0 }) };
       const record = openRecord(file, seed, round);
-      const verdict = await runRound({ rig, record, round, plan: planOf(seed, round, amounts), executions: form.executions });
+      const verdict = await (isPower ? powerCut(rig, record, round) : chaos(rig, record, round, seed, form));
       record.note({ what: 'judged', verdict });
       ours.push(verdict);
       const { executions, kills, lost, doubled, gaps, breaches, seconds } = verdict;

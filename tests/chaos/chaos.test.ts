@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import { longer } from '../long.ts';
 
 describe('chaos by a seed', function () {
-  const rounds = longer('rounds of chaos', 1, 20);
+  const rounds = longer('rounds of chaos', 1, 40);
   this.timeout(rounds * 600_000);
 
   // In a process of its own: it mounts a small disk, which vanishes with it.

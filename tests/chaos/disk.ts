@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, fsyncSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { until } from '../world.ts';
 
 export interface Disk {
   folder: string;
@@ -10,7 +11,8 @@ export interface Disk {
   free(): void;
   losePower(): void; // what was not on the disk yet never comes there; every access fails until it is mounted again
   mount(): void;
-  unmount(): void; // also while somebody still looks at it
+  unmount(): Promise<void>; // what was not on the disk is forgotten then
+  remove(): void;
 }
 
 // Ends with another process when there is no namespace, or no loop device.
@@ -33,6 +35,15 @@ export function whyNoDisk(): string {
     return '';
   } catch {
     return 'there is no free loop device';
+  }
+}
+
+function isDone(work: () => void): boolean {
+  try {
+    work();
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -60,7 +71,12 @@ export function makeDisk(folder: string, image: string, mebibytes: number): Disk
     free: () => rmSync(rubbish, { force: true }),
     losePower: () => void run('python3', '-c', SHUTDOWN, folder),
     mount: () => void run('mount', '-o', 'loop', image, folder),
-    unmount: () => void run('umount', '--lazy', folder),
+    async unmount() {
+      await until('nobody to use the disk', () => isDone(() => run('umount', folder)));
+      // Scripts have mount namespaces of their own: while one of them lives, so does the disk as it was.
+      await until('its device to be free', () => run('losetup', '--associated', image) === '', 60_000);
+    },
+    remove: () => void run('umount', '--lazy', folder), // also while somebody still looks at it
   };
   disk.mount();
   rmSync(join(folder, 'lost+found'), { recursive: true, force: true }); // neither MariaDB nor NATS expects it

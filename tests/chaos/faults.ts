@@ -14,7 +14,7 @@ interface Told {
 }
 
 const AT_ONCE = 3;
-const START_MS = 60_000; // a part may miss what it needs while it starts, such as room on its disk
+const START_MS = 300_000; // a part may miss what it needs while it starts, such as room on its disk
 const START_EVERY_MS = 250;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 

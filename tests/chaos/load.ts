@@ -20,6 +20,7 @@ def main(n: int) -> int:
     return n
 `;
 
+const LOST = 'LOST'; // no state of an execution
 const FINAL = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT', 'SKIPPED'];
 
 // Repeats a call until it is answered for good: refusals that say "try again" and lost connections are tried again, with the same key.
@@ -53,15 +54,22 @@ export async function accept(api: Api, automationId: string, count: number, hist
   return ids;
 }
 
+// One that is not there any more is for the checker to report.
+async function found(api: Api, id: string): Promise<{ status: number; body: Json }> {
+  const answer = await api.get(`/v1/executions/${id}`);
+  return answer.status === 404 ? { status: 200, body: { id, state: LOST } } : answer;
+}
+
 export async function drained(api: Api, ids: readonly string[], history: History, patienceMs = 180_000): Promise<Json[]> {
   const end = performance.now() + patienceMs;
   const done = new Map<string, Json>();
   while (done.size < ids.length) {
     for (const id of ids.filter((one) => !done.has(one))) {
-      const execution = await patiently('get', () => api.get(`/v1/executions/${id}`));
+      const execution = await patiently('get', () => found(api, id));
       const { state, version, output } = execution;
-      history.push({ what: 'seen', id, state, version, ...(output === undefined ? {} : { output: JSON.stringify(output) }) });
-      if (FINAL.includes(state)) done.set(id, execution);
+      if (state !== LOST)
+        history.push({ what: 'seen', id, state, version, ...(output === undefined ? {} : { output: JSON.stringify(output) }) });
+      if (FINAL.includes(state) || state === LOST) done.set(id, execution);
       else if (performance.now() > end)
         throw new Error(`${ids.length - done.size} executions have not ended, such as ${JSON.stringify(execution)}`);
       else break;

@@ -34,8 +34,8 @@ const DISK_MIB = 1024;
 const SETTINGS = {
   MILLRACE_EDGE_RATE_SCALE: '0',
   MILLRACE_DRAIN_MS: '200',
-  MILLRACE_DISPATCHER_LEASE_MS: '2000',
-  MILLRACE_DISPATCHER_SERVER_LEASE_MS: '5000',
+  MILLRACE_DISPATCHER_LEASE_MS: '3000',
+  MILLRACE_DISPATCHER_SERVER_LEASE_MS: '6000',
   MILLRACE_DISPATCHER_TICK_MS: '500',
   MILLRACE_EXECUTIONS_RECONCILE_MS: '5000',
 };
@@ -79,7 +79,7 @@ export async function startRig(say: (line: string) => void = () => undefined): P
     startStack({ dataDir: root, processes: PROCESSES, automations: AUTOMATIONS.length, settings: SETTINGS, settingsOf, say });
   const close = () => {
     for (const link of Object.values(links)) link.stop();
-    disk?.unmount();
+    disk?.remove();
     rmSync(root, { recursive: true, force: true });
   };
   const rig: Rig = {

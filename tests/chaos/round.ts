@@ -6,9 +6,7 @@ import { join } from 'node:path';
 import { wholeLog } from '../e2e/journey.ts';
 import { type Api, type Json, publish, signUp } from '../e2e/rest.ts';
 import { check, type Violation } from './checker.ts';
-import { perform } from './faults.ts';
 import { drained, executionsOf, patiently } from './load.ts';
-import type { Step } from './plan.ts';
 import type { RecordFile, Verdict } from './record.ts';
 import { watchMetrics } from './refused.ts';
 import type { Rig } from './rig.ts';
@@ -37,16 +35,18 @@ interface Options {
   rig: Rig;
   record: RecordFile;
   round: number;
-  plan: readonly Step[];
-  executions: number; // at least; more when the plan takes longer
+  kills: number;
+  wipes: number;
+  faults: number;
+  executions: number; // at least; more when what is done to the rig takes longer
+  harm: () => Promise<void>; // what is done to it meanwhile
 }
 
-export async function runRound({ rig, record, round, plan, executions }: Options): Promise<Verdict> {
+export async function runRound({ rig, record, round, kills, wipes, faults, executions, harm }: Options): Promise<Verdict> {
   const began = performance.now();
-  const { stack } = rig;
   const before = repairsIn(rig);
-  const metrics = watchMetrics(stack);
-  const api = await signUp(stack.urls.base);
+  const metrics = watchMetrics(rig.stack);
+  const api = await signUp(rig.stack.urls.base);
   const automations: Record<string, string> = {};
   for (const [kind, { spec }] of Object.entries(KINDS)) automations[kind] = await publish(api, WORK, { ...spec });
   const accepted = new Map<string, string>(); // kind by id
@@ -78,13 +78,10 @@ export async function runRound({ rig, record, round, plan, executions }: Options
     }
   };
   const load = Promise.all(Array.from({ length: CLIENTS }, client));
-  const chaos = perform(rig, plan, {
-    begun: ({ what, ...step }) => record.note({ what: 'fault', fault: what, ...step }),
-    recovered: (recovery) => record.note({ what: 'recovered', ...recovery }),
-  }).finally(() => {
+  const harmed = harm().finally(() => {
     isOver = true;
   });
-  await Promise.all([chaos, load]);
+  await Promise.all([harmed, load]);
 
   const ids = [...accepted.keys()];
   const done = await drained(api, ids, record, PATIENCE_MS);
@@ -97,18 +94,17 @@ export async function runRound({ rig, record, round, plan, executions }: Options
     const { entries, ends } = await wholeLog(api, id);
     record.push({ what: 'log', id, entries: entries as never, ends: ends as never, isWhole: true });
   }
-  const { databaseUrl, databasePrefix } = stack.wiring;
+  const { databaseUrl, databasePrefix } = rig.stack.wiring;
   const found = await check(record.happenings, { databaseUrl, databasePrefix, databaseConnections: 1 }, `${databasePrefix}_executions`);
   const breaches = found.violations;
   const count = (...promises: Violation['promise'][]) => breaches.filter(({ promise }) => promises.includes(promise)).length;
   const ended: Record<string, number> = {};
   for (const { state } of done) ended[state] = (ended[state] ?? 0) + 1;
-  const faultsOf = (what: string) => plan.filter((one) => one.what === what).length;
   return {
     round,
-    kills: faultsOf('kill') + faultsOf('wipe'),
-    wipes: faultsOf('wipe'),
-    faults: plan.length,
+    kills,
+    wipes,
+    faults,
     executions: ids.length,
     ended,
     lost: count('I1', 'I7') + found.unfinished.length,
