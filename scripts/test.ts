@@ -48,9 +48,9 @@ const parts: readonly Part[] = [
   {
     name: 'chaos',
     what: isLong ? 'mocha: kills, long' : 'mocha: kills, short',
-    budget: isLong ? 14_400 : 360,
+    budget: isLong ? 14_400 : 420,
     run: (env, seconds) =>
-      mocha({ name: 'chaos', include: ['tests/chaos/**/*.test.ts'], env, seconds, timeout: isLong ? 1_800_000 : 120_000 }),
+      mocha({ name: 'chaos', include: ['tests/chaos/**/*.test.ts'], runners: 2, env, seconds, timeout: isLong ? 1_800_000 : 120_000 }),
   },
 ];
 
