@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { Secret } from '#gen/millrace/automations/v1/secret.ts';
 import { SecretServiceService } from '#gen/millrace/automations/v1/secret_service.ts';
+import { AutomationSpec_Network } from '#gen/millrace/automations/v1/spec.ts';
 import { Variable } from '#gen/millrace/automations/v1/variable.ts';
 import { VariableServiceService } from '#gen/millrace/automations/v1/variable_service.ts';
 import { openBus } from '#platform/bus.ts';
@@ -93,6 +94,12 @@ describe('what an execution gets of secrets and variables', function () {
     expect(after[0]?.secrets).to.deep.equal([{ name: 'TOKEN', value: 'another-value' }]);
     expect(after[0]?.reuseKey.split('.').slice(0, 3)).to.deep.equal(first?.reuseKey.split('.').slice(0, 3));
     expect(after[0]?.reuseKey).to.not.equal(first?.reuseKey);
+  });
+
+  it('goes with the egress policy where a revision asks for both', async () => {
+    const automation = await publish(db, { secrets: ['TOKEN'], network: AutomationSpec_Network.EGRESS });
+    const [{ row, jobs } = expect.fail('none')] = await run(automation);
+    expect([row.state, jobs.length, jobs[0]?.secrets.length, jobs[0]?.egress !== undefined]).to.deep.equal(['SUCCEEDED', 1, 1, true]);
   });
 
   it('ends an attempt before its script starts, once, when something is not there; the server’s place is free again', async () => {
