@@ -24,7 +24,7 @@ const SHORT: Form = { rounds: 1, executions: 300, amounts: { kills: 24, stops: 4
 const LONG: Form = { rounds: 40, executions: 250, amounts: { kills: 25, stops: 4, cuts: 6, wipes: 0, fills: 0 } };
 const USUAL_SEED = 20_240_607;
 const GUARD = join(REPOSITORY, 'deploy/local/guard.py'); // it ends with this process
-const MOUNTS = 'MILLRACE_CHAOS_MOUNTS';
+const MOUNTS = 'CHAOS_MOUNTS';
 
 // In a mount namespace of its own, where it may mount small disks that vanish with it.
 function inNamespace(): number | undefined {

@@ -29,7 +29,7 @@ const run = (command: string, ...args: string[]): string =>
 // Why there can be no disk here; empty when there can.
 export function whyNoDisk(): string {
   if (process.getuid?.() !== 0) return 'disks are for root';
-  if (process.env.MILLRACE_CHAOS_MOUNTS !== '1') return 'there is no mount namespace of its own';
+  if (process.env.CHAOS_MOUNTS !== '1') return 'there is no mount namespace of its own';
   try {
     run('losetup', '--find');
     return '';
