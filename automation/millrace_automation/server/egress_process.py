@@ -7,6 +7,7 @@ The descriptor is the control socket, which keeps packets apart. From the server
 import asyncio
 import json
 import os
+import resource
 import socket
 import sys
 from collections import deque
@@ -89,4 +90,6 @@ async def _run(descriptor: int, inner: list[Network]) -> None:
 
 if __name__ == '__main__':
     os.nice(_NICE)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each connection of all runs
     asyncio.run(_run(int(sys.argv[1]), networks(sys.argv[2:])))
