@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from millrace_automation.sandbox import Exited, Limits, Sandbox, SandboxSettings, SandboxUnavailable
+from millrace_automation.sandbox import Event, Exited, Limits, Returned, Sandbox, SandboxSettings, SandboxUnavailable
 from millrace_automation.sandbox import sandbox as module
 from millrace_automation.sandbox.inside.cgroup import own_groups
 from millrace_automation.sandbox.users import user_ranges
@@ -21,10 +21,14 @@ async def start(tier: int = 2, minimum: int = 1) -> Sandbox:
     return await Sandbox.start(SandboxSettings(minimum, Path('/nonexistent'), slots=2, prepared=2, force_tier_at_most=tier))
 
 
+def returned(events: list[Event]) -> str:
+    return next(event.output_json for event in events if isinstance(event, Returned))
+
+
 async def output(sandbox: Sandbox) -> str:
     process = await sandbox.launch(HELLO, '{}', Limits())
     events = [event async for event in process.events()]
-    return events[0].output_json
+    return returned(events)
 
 
 async def test_all_probes_are_refused(sandbox):
@@ -181,4 +185,4 @@ async def test_the_environment_is_described(sandbox):
         event
         async for event in (await sandbox.launch('import platform\ndef main(): return platform.python_version()', '{}', Limits())).events()
     ]
-    assert json.loads(version[0].output_json) == sandbox.python_version
+    assert json.loads(returned(version)) == sandbox.python_version
