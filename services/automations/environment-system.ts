@@ -40,6 +40,7 @@ export async function claim(db: Db, builder: string, platform: string): Promise<
   return db.transaction(async (tx) => {
     const row: Row | undefined = await tx('environment_builds')
       .where({ platform })
+      .whereIn('state', ['QUEUED', 'BUILDING']) // what has ended is neither read nor locked
       .where((due) =>
         due.where({ state: 'QUEUED' }).orWhere((lost) => lost.where({ state: 'BUILDING' }).where('lease_time', '<=', now(tx))),
       )
