@@ -1,7 +1,7 @@
 // A small disk of its own for a part's data: a loop device with ext4. It can be filled up, and it can lose its power.
 // Needs root and a mount namespace of this process's own (`unshare --mount`), which takes the disk away however the process ends.
 import { execFileSync } from 'node:child_process';
-import { closeSync, fsyncSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, statfsSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { until } from '../world.ts';
 
@@ -38,6 +38,9 @@ export function whyNoDisk(): string {
   }
 }
 
+const LITTLE = 256 * 1024;
+const size = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
 function isDone(work: () => void): boolean {
   try {
     work();
@@ -56,16 +59,19 @@ export function makeDisk(folder: string, image: string, mebibytes: number): Disk
   const disk: Disk = {
     folder,
     fill() {
-      const file = openSync(rubbish, 'w');
-      for (let size = 4 * 2 ** 20; size >= 512; size /= 2) {
-        const bytes = Buffer.alloc(size, 1);
+      // Allocated, not written: this process must not stand still, the links are in it.
+      const { bavail, bsize } = statfsSync(folder);
+      for (let share = bavail * bsize; share > LITTLE; share /= 2)
+        isDone(() => run('fallocate', '--offset', String(size(rubbish)), '--length', String(Math.floor(share)), rubbish));
+      const file = openSync(rubbish, 'a');
+      for (let piece = 64 * 1024; piece >= 512; piece /= 2) {
+        const bytes = Buffer.alloc(piece, 1);
         try {
-          while (writeSync(file, bytes) === size);
+          while (writeSync(file, bytes) === piece);
         } catch (error) {
           if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
         }
       }
-      fsyncSync(file);
       closeSync(file); // an open file that is removed keeps its room
     },
     free: () => rmSync(rubbish, { force: true }),

@@ -128,7 +128,8 @@ export async function runRound({ rig, record, round, kills, wipes, faults, execu
 // One that has ended meanwhile was not there to be cancelled.
 async function cancel(api: Api, id: string): Promise<{ status: number; body: Json }> {
   const answer = await api.post(`/v1/executions/${id}:cancel`, { reason: 'enough', grace: '0s' });
-  return JSON.stringify(answer.body).includes('EXECUTION_ENDED') ? { status: 200, body: answer.body } : answer;
+  const isThere = answer.status !== 404; // else it is lost, which the checker tells
+  return !isThere || JSON.stringify(answer.body).includes('EXECUTION_ENDED') ? { status: 200, body: answer.body } : answer;
 }
 
 // Three servers in a row may be lost under one execution: then it fails, and says so.
