@@ -32,7 +32,13 @@ PATIENCE_SECONDS = 60.0  # for a connection, from the last time that anything wa
 _PAUSE_SECONDS = (0.1, 2.0)
 _UNKNOWN_TYPE = 'application/octet-stream'
 _AGAIN = ('', 'DEPENDENCY_UNAVAILABLE', 'UNEXPECTED', 'OVERLOADED', 'REVOCATION_UNKNOWN')  # what may be otherwise the next time
-_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+_PASSING = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.UNIMPLEMENTED,  # a process that starts listens before it serves
+)
 _OPTIONS = [('grpc.keepalive_time_ms', 10_000), ('grpc.keepalive_timeout_ms', 5_000), ('grpc.max_reconnect_backoff_ms', 1_000)]
 
 Deliver = Callable[[int, str, bytes, bool, Timestamp], None]
