@@ -71,7 +71,7 @@ async function main(): Promise<number> {
   if (!isLong) rmSync(file, { force: true });
   const known = isLong ? readRecord(file).verdicts.map(({ round }) => round) : [];
   const from = Number(process.env.FROM ?? Math.max(-1, ...known) + 1);
-  const last = from + Number(process.env.ROUNDS ?? form.rounds - (process.env.FROM === undefined ? from : 0));
+  const last = process.env.ROUNDS ? from + Number(process.env.ROUNDS) : isLong ? form.rounds : from + form.rounds;
   console.log(`SEED=${seed}, from round ${from} on; history: ${file}`);
   if (from >= last) console.log('all its rounds are over');
   const rig = await startRig();
