@@ -10,8 +10,10 @@ import { keyHash, reused } from '#platform/idempotency.ts';
 import { place } from './accept-limits.ts';
 import { type Memory, openMemory } from './accept-memory.ts';
 import * as store from './accept-store.ts';
+import { tell } from './accept-tell.ts';
 import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
+import type { Fresh } from './engine/fresh.ts';
 import { DEFAULT } from './engine/lanes.ts';
 import { isUnlike } from './engine/sql.ts';
 import { nextTag } from './engine/tags.ts';
@@ -56,16 +58,23 @@ interface Wanted {
   blocked: Blocked | null;
   selector: Labels;
 }
-type Outcomes = Map<Asked, Accepted | Error>;
+export type Outcomes = Map<Asked, Accepted | Error>;
 
-interface Deps {
+export interface Deps {
   pool: Pool;
   db: Db;
   revisions: Revisions;
   admit: Admit;
   laneOf(workspace: Buffer, queue: string, selector: Labels): Promise<number>;
-  // After each commit, with the lanes where something may start now, the keys behind which older ones shall make room, and those to be cancelled.
-  accepted(lanes: ReadonlySet<number>, hasTimers: boolean, crowded: ReadonlySet<string>, replaced: Claimed['replaced']): void;
+  // After each commit, with the lanes where something may start now, the keys behind which older ones shall make room, those to be cancelled, and
+  // all that may start now, unless something of it is not plain.
+  accepted(
+    lanes: ReadonlySet<number>,
+    hasTimers: boolean,
+    crowded: ReadonlySet<string>,
+    replaced: Claimed['replaced'],
+    fresh: readonly Fresh[],
+  ): void;
 }
 
 const MAX_QUEUE = 2000;
@@ -165,24 +174,6 @@ async function commit(
     unique.replaced.filter(({ by }) => !refused.has(by)),
   );
   return items.map((asked) => outcomes.get(asked) as Accepted | Error);
-}
-
-// After the commit.
-function tell(
-  { accepted }: Deps,
-  entries: readonly Entry[],
-  outcomes: Outcomes,
-  crowded: ReadonlySet<string> = new Set(),
-  replaced: Claimed['replaced'] = [],
-): void {
-  for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
-  const lanes = entries.filter(store.startsNow).map(({ asked }) => asked.lane);
-  accepted(
-    new Set(lanes),
-    entries.some((entry) => entry.plan.isLater),
-    crowded,
-    replaced,
-  );
 }
 
 // The connection broke off: whether the commit was made is not known.

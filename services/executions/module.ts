@@ -81,9 +81,9 @@ export const module: Module = {
       revisions,
       admit: openQuotaView({ pool, defaults, clock, waiting }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
-      accepted(lanes, hasTimers, crowded, replaced) {
+      accepted(lanes, hasTimers, crowded, replaced, fresh) {
         relay.kick();
-        hurry(bus, lanes);
+        hurry(bus, lanes, fresh);
         if (hasTimers) bus.notify(notices.timers);
         for (const key of crowded) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));
         for (const one of replaced)

@@ -1,6 +1,6 @@
 // The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
 import { isOpen } from '../engine/gates.ts';
-import { type Connection, format, insert, rows } from '../engine/sql.ts';
+import { type Connection, format, insert, rows, unless } from '../engine/sql.ts';
 import type { Labels } from '../selector.ts';
 import { epochsOf, lockOwned } from './intake-store.ts';
 
@@ -69,6 +69,37 @@ const head = ({ lane, count, mark, selector }: Ask): string =>
 const after = ({ priority, tag }: Mark): string =>
   format(' AND (priority < ? OR (priority = ? AND tag >= ?) OR priority > ?)', [priority, priority, tag, priority]);
 
+// The same for what a notice told: takes it without reading, writes what is to be written of it, and commits. Fails with UNLIKE, and the
+// transaction stays open, unless all of it still stands there, its lanes are open and all servers are ours.
+export async function moveFresh(
+  connection: Connection,
+  owner: Buffer,
+  servers: readonly { id: Buffer; epoch: number }[],
+  claimed: readonly Claimed[],
+): Promise<Date | undefined> {
+  const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
+  const ids = servers.map(({ id }) => id);
+  const owned = servers.map(({ id, epoch }) => format('(id = ? AND owner_epoch = ?)', [id, epoch])).join(' OR ');
+  const isOwner = format(`(SELECT COUNT(*) FROM servers WHERE (${owned}) AND owner = ? AND state = 'LIVE' AND NOT drained) = ?`, [
+    owner,
+    ids.length,
+  ]);
+  const lanes = [...new Set(claimed.map(({ row }) => row.lane))];
+  const areOpen = lanes.map((lane) => isOpen(String(lane), 'ANY_SERVER')).join(' AND ');
+  const [, , [clock] = []] = await rows<{ now: Date }[][]>(connection, [
+    'BEGIN',
+    lockOwned(owner, ids, 'NOT_DRAINED'),
+    `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${areOpen}`)}`,
+    ...inOrder.flatMap(({ row }) => [`${removal(row)} AND expire_time > NOW(6)`, `SELECT ${unless('ROW_COUNT() = 1')}`]),
+    ...insert('running', RUNNING, inOrder.map(runningOf)),
+    'COMMIT',
+  ]);
+  return clock?.now;
+}
+
+const removal = ({ lane, priority, tag, execution }: Ready): string =>
+  format('DELETE FROM ready WHERE lane = ? AND priority = ? AND tag = ? AND execution = ?', [lane, priority, tag, execution]);
+
 const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, deadline, expire_time`;
 
 // Moves them from ready to running, writes what else there is to write, and commits.
@@ -76,14 +107,7 @@ export async function move(connection: Connection, claimed: readonly Claimed[], 
   const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   await rows(connection, [
     ...insert('running', RUNNING, inOrder.map(runningOf)),
-    ...claimed.map(({ row }) =>
-      format('DELETE FROM ready WHERE lane = ? AND priority = ? AND tag = ? AND execution = ?', [
-        row.lane,
-        row.priority,
-        row.tag,
-        row.execution,
-      ]),
-    ),
+    ...claimed.map(({ row }) => removal(row)),
     ...others,
     'COMMIT',
   ]);

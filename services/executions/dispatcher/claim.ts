@@ -6,8 +6,10 @@ import type { Pool, PoolConnection } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
+import type { Clock } from '../engine/clock.ts';
+import type { Fresh } from '../engine/fresh.ts';
 import type { LoadSpecs, Spec } from '../engine/specs.ts';
-import { hex } from '../engine/sql.ts';
+import { hex, isUnlike } from '../engine/sql.ts';
 import { type Labels, matches } from '../selector.ts';
 import * as store from './claim-store.ts';
 import type { openEgress } from './egress.ts';
@@ -28,11 +30,12 @@ interface Deps {
   sessions(): readonly Session[];
   startWithEgress: ReturnType<typeof openEgress>;
   startWithValues: ReturnType<typeof openValues>;
+  clock: Clock;
   keep(claimed: store.Claimed): void; // after each commit
   ring(lanes: Iterable<number>): void;
 }
 export interface Claimer {
-  claim(lanes: readonly number[]): Promise<void>; // one at a time
+  claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>; // one at a time; `fresh`: all that is known to be there
   forgetMarks(): void; // the next claims begin at the head of their lanes
 }
 interface Assigned {
@@ -72,6 +75,7 @@ export function openClaimer(deps: Deps): Claimer {
     const { epochs, sets } = await store.take(connection, deps.me, sessions.map(serverOf), asks, isCapped);
     failpoint('claim.after_select');
     const found = sets.flat();
+    if (found[0]) deps.clock.hear(found[0].now);
     metrics.claims.inc({ outcome: found.length > 0 ? 'some' : 'none' });
     if (found.length === 0) {
       await connection.query('ROLLBACK');
@@ -93,6 +97,57 @@ export function openClaimer(deps: Deps): Claimer {
     spend: Spend | undefined,
     selectors: ReadonlyMap<number, Labels | undefined>,
   ): Promise<void> {
+    const assigned = await pick(found, sessions, selectors);
+    if (assigned.length === 0) {
+      await connection.query('ROLLBACK');
+      return;
+    }
+    failpoint('claim.before_commit');
+    try {
+      await store.move(connection, assigned.map(claimedOf), spend?.(countByLane(assigned)) ?? []);
+    } catch (error) {
+      forget(assigned);
+      throw error;
+    }
+    failpoint('claim.after_commit');
+    start(assigned);
+  }
+
+  // In one round trip, by what the notice told. False when that does not do: then nothing was claimed.
+  async function claimFresh(connection: PoolConnection, fresh: readonly Fresh[]): Promise<boolean> {
+    const now = deps.clock.now();
+    const sessions = usable();
+    const free = sum(sessions.map((session) => session.credits()));
+    if (!now || fresh.length > free || !fresh.every(({ lane }) => deps.gate.isFree(lane) && !deps.selectorOf(lane))) return false;
+    const assigned = await pick(
+      fresh.map((one) => readyOf(one, now)),
+      sessions,
+      new Map(),
+    );
+    try {
+      if (assigned.length < fresh.length) throw new Error('not all of it can be started');
+      failpoint('claim.before_fresh');
+      const servers = new Map(assigned.map(({ session: { server } }) => [hex(server.id), server]));
+      const heard = await store.moveFresh(connection, deps.me, [...servers.values()], assigned.map(claimedOf));
+      if (heard) deps.clock.hear(heard);
+    } catch (error) {
+      forget(assigned);
+      if (assigned.length === fresh.length && !isUnlike(error)) throw error;
+      await connection.query('ROLLBACK');
+      return false;
+    }
+    failpoint('claim.after_commit');
+    metrics.claims.inc({ outcome: 'some' });
+    start(assigned);
+    return true;
+  }
+
+  // Each takes a credit of a server, as far as they go.
+  async function pick(
+    found: readonly store.Ready[],
+    sessions: readonly Session[],
+    selectors: ReadonlyMap<number, Labels | undefined>,
+  ): Promise<Assigned[]> {
     const specs = await deps.specs(found.filter(({ workspace }) => workspace !== null));
     const assigned: Assigned[] = [];
     for (const row of pickyFirst(found, selectors)) {
@@ -109,19 +164,16 @@ export function openClaimer(deps: Deps): Claimer {
       session.expect(claimId);
       assigned.push({ session, spec, runMs, claimed: { row, workspace, claimId, server: session.server.id, deadline, expireTime } });
     }
-    if (assigned.length === 0) {
-      await connection.query('ROLLBACK');
-      return;
-    }
-    failpoint('claim.before_commit');
-    try {
-      await store.move(connection, assigned.map(claimedOf), spend?.(countByLane(assigned)) ?? []);
-    } catch (error) {
-      for (const { session, claimed } of assigned) session.forget(claimed.claimId);
-      throw error;
-    }
+    return assigned;
+  }
+
+  const forget = (assigned: readonly Assigned[]): void => {
+    for (const { session, claimed } of assigned) session.forget(claimed.claimId);
+  };
+
+  // After the commit.
+  function start(assigned: readonly Assigned[]): void {
     for (const { claimed } of assigned) deps.keep(claimed);
-    failpoint('claim.after_commit');
     metrics.claimed.observe(assigned.length);
     const jobs = new Map<Session, Job[]>();
     for (const { session, claimed, spec, runMs } of assigned) {
@@ -143,13 +195,14 @@ export function openClaimer(deps: Deps): Claimer {
   }
 
   return {
-    async claim(lanes) {
+    async claim(lanes, fresh = []) {
       const done = metrics.claimSeconds.startTimer();
       const connection = await deps.pool.getConnection();
       const rung = new Set<number>();
       try {
         for (let repeat = 0; ; repeat += 1) {
           try {
+            if (repeat === 0 && fresh.length > 0 && (await claimFresh(connection, fresh))) return;
             return await attempt(connection, lanes, rung);
           } catch (error) {
             await connection.query('ROLLBACK').catch(() => connection.destroy());
@@ -189,3 +242,14 @@ const pickyFirst = (found: readonly store.Ready[], selectors: ReadonlyMap<number
 ];
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((all, one) => all + one, 0);
+
+const readyOf = (fresh: Fresh, now: Date): store.Ready => ({
+  ...fresh,
+  limit_key: null,
+  attempt: 1,
+  losses: 0,
+  version: 1,
+  schedule_time: null,
+  base_time: fresh.create_time,
+  now,
+});

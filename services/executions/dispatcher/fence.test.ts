@@ -79,6 +79,7 @@ describe('the fence', function () {
         const told = { automation, revision: 1, creator, create_time, version: 1, retry_of: null, labels: null, schedule_time: null };
         const place = { lane: 1, priority: 5, tag: 0, limit_key: null, attempt: 1, losses: 0, input: null, traceparent: null };
         const row = { ...place, ...told, execution, workspace, base_time: create_time, now };
+        memory.clock.hear(now);
         memory.keep({ row, workspace, claimId, server: mine, deadline: now, expireTime: now });
       }
       const result = isKnown ? Result.fromPartial({ outcome: Result_Outcome.SUCCEEDED, outputJson: '1' }) : undefined;

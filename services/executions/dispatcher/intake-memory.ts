@@ -29,7 +29,6 @@ export function openIntakeMemory(): IntakeMemory {
     clock,
     keep(claimed) {
       const { row, claimId } = claimed;
-      clock.hear(row.now);
       if (row.attempt === 1 && row.version === 1 && row.limit_key === null)
         known.set(hex(claimId), { row: runningOf(claimed), told: toldOf(claimed) });
     },

@@ -91,6 +91,7 @@ for (const how of ['behind the fence', 'by what the claim knew'] as const)
       const place = { lane: 1, priority: 5, tag: 0, limit_key: null, attempt: 1, losses: 0 };
       const ready = { ...place, ...told, execution, workspace, input: null, traceparent: null, base_time: create_time, now };
       const later = new Date(now.getTime() + 3_600_000);
+      memory.clock.hear(now);
       memory.keep({ row: ready, workspace, claimId: claim_id, server, deadline: later, expireTime: later });
     }
     const row = (id: Buffer) => schema.db('executions').where({ id }).first();

@@ -123,7 +123,7 @@ export const module: Module = {
       pool: pools.keepers,
       bus,
       sessions: open,
-      claim: (lanes) => claimer.claim(lanes),
+      claim: (lanes, fresh) => claimer.claim(lanes, fresh),
       due: () => turns.capacity(),
       came: gate.load,
     });
@@ -136,6 +136,7 @@ export const module: Module = {
       gate,
       selectorOf: selectors.of,
       sessions: open,
+      clock: memory.clock,
       keep: memory.keep,
       startWithValues: openValues({ automations: () => client(ValueServiceService, 'automations'), log }),
       startWithEgress: openEgress({ automations: () => client(EgressGrantServiceService, 'automations'), log }),

@@ -2,6 +2,7 @@
 // of its servers that match has credits. Nothing is asked of the database about other lanes: a claim of those refuses a lane with labels by itself.
 import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
+import type { Fresh } from '../engine/fresh.ts';
 import * as notices from '../engine/notices.ts';
 import { rows } from '../engine/sql.ts';
 import { type Labels, labelsOf, matches, nameOf } from '../selector.ts';
@@ -11,7 +12,7 @@ export interface Selectors {
   load(): Promise<void>;
   of(lane: number): Labels | undefined; // undefined: any server
   hasDue(): boolean;
-  claim(lanes: readonly number[]): Promise<void>; // and those that are due
+  claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>; // and those that are due
   offer(lanes: Iterable<number>): number[]; // keeps those that have a selector, answers the others
   stop(): void;
 }
@@ -19,7 +20,7 @@ interface Deps {
   pool: Pool;
   bus: Pick<Bus, 'notify' | 'onNotice'>;
   sessions(): readonly Session[];
-  claim(lanes: readonly number[]): Promise<void>;
+  claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>;
   due(): void; // something may be
   came(): Promise<void>; // lanes that nobody here has seen: what queues say is to be read before they are claimed
 }
@@ -94,7 +95,7 @@ export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): 
     of: (lane) => known.get(lane),
     hasDue: () => waiting.size > 0 && ready().length > 0,
     offer,
-    async claim(lanes) {
+    async claim(lanes, fresh) {
       await loadNew(lanes);
       const others = offer(lanes);
       const told = lanes.filter((lane) => known.has(lane));
@@ -103,7 +104,7 @@ export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): 
       for (const lane of now) waiting.delete(lane);
       isFirst = !isFirst; // neither kind takes every credit from the other
       const all = isFirst ? [...now, ...others] : [...others, ...now];
-      if (all.length > 0) await claim(all);
+      if (all.length > 0) await claim(all, all.length === lanes.length ? fresh : undefined);
     },
     stop: unfollow,
   };

@@ -82,6 +82,7 @@ describe('the engine in memory and the one in SQL', function () {
         claims.set(claimed.claim, randomBytes(16));
         const one = { row, workspace: newBytes(), claimId: claims.get(claimed.claim) as Buffer, server, deadline: FAR, expireTime: FAR };
         await move(connection, [one], []);
+        memory.clock.hear(row.now);
         memory.keep(one);
       } else await connection.query('ROLLBACK');
       connection.release();

@@ -7,8 +7,9 @@ import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { openPace } from '#platform/pace.ts';
 import { pause, sleeper } from '#platform/pause.ts';
+import type { Fresh } from '../engine/fresh.ts';
 import * as notices from '../engine/notices.ts';
-import { CONSUMER, laneOfTicket, workStream } from '../engine/tickets.ts';
+import { CONSUMER, laneOfTicket, workOf, workStream } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
 
 interface Deps {
@@ -17,7 +18,7 @@ interface Deps {
   credits(): number;
   held(): number; // claims that servers have
   hasDue(): boolean; // there is something to claim beside the tickets
-  claim(lanes: readonly number[]): Promise<void>;
+  claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>; // `fresh`: all that is known to be there
 }
 export interface Turns {
   capacity(): void; // credits may have come
@@ -44,6 +45,7 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
   let askedUntil = 0;
   let wake: () => void = () => undefined;
   const noticed = new Set<number>(); // lanes with work that came just now
+  let fresh: Fresh[] | undefined = []; // all of it; undefined when that is not known
   const pace = openPace(PACE_MS); // of credits
   let noticeTime = Number.NEGATIVE_INFINITY; // of the last claim without a ticket
   let last = 0; // credits when last counted
@@ -98,8 +100,8 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
     }
   }
 
-  async function take(lanes: readonly number[]): Promise<void> {
-    await claim(lanes);
+  async function take(lanes: readonly number[], known?: readonly Fresh[]): Promise<void> {
+    await claim(lanes, known);
     last = credits();
     slots = last <= 0 ? held() : 0;
   }
@@ -134,9 +136,11 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
       wake = woken.wake;
       try {
         const lanes = [...noticed];
+        const known = fresh;
         noticed.clear();
+        fresh = [];
         if (lanes.length > 0 && slots === 0 && credits() > 0) {
-          await take(lanes);
+          await take(lanes, known);
           noticeTime = performance.now();
           continue;
         }
@@ -177,7 +181,9 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
     bus.onNotice(
       notices.work,
       (data) => {
-        for (const lane of lanesOf(data)) noticed.add(lane);
+        const work = workOf(data);
+        for (const lane of work.lanes) noticed.add(lane);
+        fresh = work.fresh.length > 0 ? fresh?.concat(work.fresh) : undefined;
         wake();
       },
       CONSUMER,
@@ -196,5 +202,3 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
     },
   };
 }
-
-const lanesOf = (data: Uint8Array): number[] => `${Buffer.from(data)}`.split(',').map(Number).filter(Number.isSafeInteger);

@@ -3,6 +3,6 @@ export const changed = (executionId: string): string => `executions.changed.${ex
 export const logs = (executionId: string): string => `executions.logs.${executionId}`; // there are new lines
 export const cancel = (serverId: string): string => `executions.cancel.${serverId}`; // to the server's owner: some of its executions shall stop, or count no longer
 export const servers = 'executions.servers'; // a server came, changed, or has no owner
-export const work = 'executions.work'; // lanes, by commas, where something may start now: whoever is idle need not wait for the ticket
+export const work = 'executions.work'; // lanes, by commas, where something may start now, and what (tickets.workOf): whoever is idle need not wait for the ticket
 export const selected = 'executions.selected'; // to every dispatcher: lanes, by commas, whose executions run on some servers only
 export const timers = 'executions.timers'; // something is due soon

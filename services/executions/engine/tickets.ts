@@ -2,6 +2,7 @@
 // Tickets are disposable: a sweep rings every lane with work once a second.
 import { AckPolicy, DiscardPolicy, type JetStreamManager, RetentionPolicy, StorageType } from '@nats-io/jetstream';
 import { type Bus, ensureStream } from '#platform/bus.ts';
+import { decodeFresh, encodeFresh, type Fresh } from './fresh.ts';
 import * as notices from './notices.ts';
 
 export const SELECTOR = 'any';
@@ -27,9 +28,20 @@ export function ring(bus: Pick<Bus, 'prefix' | 'state' | 'connection'>, lanes: I
 }
 
 // The same for work that came just now: a dispatcher that is idle starts it without waiting for the ticket, which under load alone decides.
-export function hurry(bus: Pick<Bus, 'prefix' | 'state' | 'connection' | 'notify'>, lanes: ReadonlySet<number>): void {
-  if (lanes.size > 0 && lanes.size <= FEW) bus.notify(notices.work, [...lanes].join());
+// `fresh` is all of it, or nothing.
+export function hurry(
+  bus: Pick<Bus, 'prefix' | 'state' | 'connection' | 'notify'>,
+  lanes: ReadonlySet<number>,
+  fresh: readonly Fresh[] = [],
+): void {
+  const told = fresh.length > 0 && fresh.length <= FEW ? encodeFresh(fresh) : undefined;
+  if (lanes.size > 0 && lanes.size <= FEW) bus.notify(notices.work, told ? `${[...lanes].join()}\n${told}` : [...lanes].join());
   ring(bus, lanes);
+}
+
+export function workOf(data: Uint8Array): { lanes: number[]; fresh: Fresh[] } {
+  const [lanes = '', told] = `${Buffer.from(data)}`.split('\n', 2);
+  return { lanes: lanes.split(',').map(Number).filter(Number.isSafeInteger), fresh: told ? decodeFresh(told) : [] };
 }
 
 export const laneOfTicket = (prefix: string, subject: string): number => Number(subject.slice(lanesOf(prefix).length));
