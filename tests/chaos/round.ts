@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { wholeLog } from '../e2e/journey.ts';
 import { type Api, type Json, publish, signUp } from '../e2e/rest.ts';
+import { until } from '../world.ts';
 import { check, type Violation } from './checker.ts';
 import { drained, executionsOf, patiently } from './load.ts';
 import type { RecordFile, Verdict } from './record.ts';
@@ -46,9 +47,9 @@ export async function runRound({ rig, record, round, kills, wipes, faults, execu
   const began = performance.now();
   const before = repairsIn(rig);
   const metrics = watchMetrics(rig.stack);
-  const api = await signUp(rig.stack.urls.base);
+  const api = await persistently(() => signUp(rig.stack.urls.base));
   const automations: Record<string, string> = {};
-  for (const [kind, { spec }] of Object.entries(KINDS)) automations[kind] = await publish(api, WORK, { ...spec });
+  for (const [kind, { spec }] of Object.entries(KINDS)) automations[kind] = await persistently(() => publish(api, WORK, { ...spec }));
   const accepted = new Map<string, string>(); // kind by id
   let isOver = false;
   let last = performance.now();
@@ -124,6 +125,10 @@ export async function runRound({ rig, record, round, kills, wipes, faults, execu
     seconds: (performance.now() - began) / 1000,
   };
 }
+
+// What a round begins with, on a machine that may be busy.
+const persistently = <T extends object | string>(make: () => Promise<T>) =>
+  until('the stack to serve', () => make().catch(() => undefined), PATIENCE_MS);
 
 // One that has ended meanwhile was not there to be cancelled.
 async function cancel(api: Api, id: string): Promise<{ status: number; body: Json }> {
