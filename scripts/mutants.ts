@@ -121,7 +121,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'slot not freed',
     file: `${EXECUTIONS}/engine/finish.ts`,
-    edits: [["row.limit_key !== null && verdict.to !== 'QUEUED'", "row.limit_key !== null && verdict.to === 'RETRYING'"]],
+    edits: [['row.limit_key !== null && !isBack(verdict)', "row.limit_key !== null && verdict.to === 'RETRYING'"]],
     test: `${EXECUTIONS}/dispatcher/flow.test.ts`,
     case: 'never has more running than a limit allows, and lets the first waiter in',
   },

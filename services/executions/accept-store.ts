@@ -159,18 +159,18 @@ export async function dropKeys(connection: Connection, refused: readonly Asked[]
 
 export const startsNow = ({ plan, waits, skips }: Entry): boolean => !plan.isLater && !waits && !skips;
 
-// Everything that a batch adds, with the commit, as one packet; with `begin` when the transaction has not begun.
-export function additions(
-  db: Db,
-  connection: Connection,
-  entries: readonly Entry[],
-  takes: ReadonlyMap<string, number>,
-  begin: boolean,
-): string {
-  if (entries.length === 0) return begin ? 'ROLLBACK' : 'COMMIT'; // what keys answer from now on is kept
+// Statements with the commit, as one packet; with `begin` when the transaction has not begun.
+export function packet(statements: readonly string[], begin: boolean): string {
+  if (statements.length === 0) return begin ? 'ROLLBACK' : 'COMMIT'; // what keys answer from now on is kept
+  return [...(begin ? ['BEGIN'] : []), ...statements, 'COMMIT'].join(';\n');
+}
+
+// Everything that a batch adds.
+export function additions(db: Db, connection: Connection, entries: readonly Entry[], takes: ReadonlyMap<string, number>): string[] {
+  if (entries.length === 0) return [];
   const sorted = [...entries].sort((a, b) => Buffer.compare(a.asked.id, b.asked.id));
   const now = sorted.filter(startsNow);
-  const statements: string[] = begin ? ['BEGIN'] : [];
+  const statements: string[] = [];
   const into = (table: string, columns: string, rows: readonly unknown[][]) => {
     if (rows.length > 0) statements.push(connection.format(`INSERT INTO ${table} (${columns}) VALUES ?`, [rows]));
   };
@@ -204,8 +204,8 @@ export function additions(
   const created = sorted.map(({ row, skips }): Row => (skips ? { ...row, state: 'QUEUED', version: 1, error: null, end_time: null } : row));
   const ended = sorted.filter(({ skips }) => skips).map(({ row }) => row);
   const all = [...events.created(told(created)), ...events.ended(told(ended).map(events.partOf))];
-  statements.push(emitSql(db, ...all).replace(/;$/, ''), 'COMMIT');
-  return statements.join(';\n');
+  statements.push(emitSql(db, ...all).replace(/;$/, ''));
+  return statements;
 }
 
 const EXECUTION =

@@ -1,6 +1,6 @@
 // Accepting: what is asked for at the same time becomes durable in one commit, with an outcome for each item.
 import { openBatch } from '#platform/batch.ts';
-import type { Db, Pool, RowDataPacket } from '#platform/db.ts';
+import type { Db, Pool } from '#platform/db.ts';
 import { Fault, unavailable } from '#platform/errors.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
@@ -15,7 +15,7 @@ import { type Claimed, claimUnique } from './accept-unique.ts';
 import { type Limit, limitOf } from './concurrency.ts';
 import type { Fresh } from './engine/fresh.ts';
 import { DEFAULT } from './engine/lanes.ts';
-import { isUnlike } from './engine/sql.ts';
+import { atOnce, isUnlike } from './engine/sql.ts';
 import { nextTag } from './engine/tags.ts';
 import type { Blocked, Draft, Row } from './execution.ts';
 import { mustBeOpen, type Plan, planFor, revisionFor, selectorFor } from './plan.ts';
@@ -122,12 +122,14 @@ async function commitAtOnce(
   const alike = store.alike(connection, store.workspacesOf(items), [...known.automations.values()]);
   writing.isCommitting = true;
   try {
-    const [results] = await connection.query<RowDataPacket[][]>(
-      `${alike};\n${store.additions(deps.db, connection, entries, new Map(), true)}`,
-    );
-    memory.hear(results[0]?.[0]?.now);
+    const [[clock] = []] = await atOnce<{ now: Date }[][]>(connection, [
+      alike,
+      ...store.additions(deps.db, connection, entries, new Map()),
+    ]);
+    if (clock) memory.hear(clock.now);
   } catch (error) {
     if (!isUnlike(error)) throw error;
+    await connection.query('ROLLBACK');
     writing.isCommitting = false;
     memory.forget(items);
     return undefined;
@@ -164,7 +166,7 @@ async function commit(
   if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
   failpoint('accept.before_commit');
   writing.isCommitting = true;
-  await connection.query(store.additions(deps.db, connection, entries, takes, !isLocking));
+  await connection.query(store.packet(store.additions(deps.db, connection, entries, takes), !isLocking));
   failpoint('accept.after_commit');
   tell(
     deps,

@@ -1,6 +1,6 @@
 // The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
 import { isOpen } from '../engine/gates.ts';
-import { type Connection, format, insert, rows, unless } from '../engine/sql.ts';
+import { atOnce, type Connection, format, insert, rows, unless } from '../engine/sql.ts';
 import type { Labels } from '../selector.ts';
 import { epochsOf, lockOwned } from './intake-store.ts';
 
@@ -86,13 +86,11 @@ export async function moveFresh(
   ]);
   const lanes = [...new Set(claimed.map(({ row }) => row.lane))];
   const areOpen = lanes.map((lane) => isOpen(String(lane), 'ANY_SERVER')).join(' AND ');
-  const [, , [clock] = []] = await rows<{ now: Date }[][]>(connection, [
-    'BEGIN',
+  const [, [clock] = []] = await atOnce<{ now: Date }[][]>(connection, [
     lockOwned(owner, ids, 'NOT_DRAINED'),
     `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${areOpen}`)}`,
     ...inOrder.flatMap(({ row }) => [`${removal(row)} AND expire_time > NOW(6)`, `SELECT ${unless('ROW_COUNT() = 1')}`]),
     ...insert('running', RUNNING, inOrder.map(runningOf)),
-    'COMMIT',
   ]);
   return clock?.now;
 }

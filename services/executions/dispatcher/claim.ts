@@ -118,7 +118,7 @@ export function openClaimer(deps: Deps): Claimer {
     const now = deps.clock.now();
     const sessions = usable();
     const free = sum(sessions.map((session) => session.credits()));
-    if (!now || fresh.length > free || !fresh.every(({ lane }) => deps.gate.isFree(lane) && !deps.selectorOf(lane))) return false;
+    if (!now || fresh.length > free || fresh.some(({ lane }) => deps.gate.isCapped(lane) || deps.selectorOf(lane))) return false;
     const assigned = await pick(
       fresh.map((one) => readyOf(one, now)),
       sessions,

@@ -9,7 +9,6 @@ export interface Gate {
   load(): Promise<void>;
   shares(lanes: readonly number[], free: number, quantum: number): number[]; // of free places, by weight
   isCapped(lane: number): boolean;
-  isFree(lane: number): boolean; // it is known that nothing limits it
   beside(lanes: Iterable<number>): Set<number>; // those where there is room now that something of these has ended
   // Begins a transaction; answers what the lanes may be given, and the statements that write down what they were.
   allow(connection: Connection, asks: readonly Ask[]): Promise<{ asks: Ask[]; spend(taken: ReadonlyMap<number, number>): string[] }>;
@@ -60,7 +59,6 @@ export function openGate(pool: Pool, maxRunning: number | null = null): Gate {
       return weights.map((weight) => Math.max(1, Math.min(quantum * weight, Math.floor((free * weight) / all))));
     },
     isCapped: (lane) => capped(lane) !== undefined,
-    isFree: (lane) => known.has(lane) && capped(lane) === undefined,
     beside(lanes) {
       const freed = [...new Set(lanes)].flatMap((lane) => capped(lane) ?? []);
       if (freed.length === 0) return new Set();

@@ -36,7 +36,7 @@ export async function lock(
   return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])), told };
 }
 
-// The fence for what was remembered: begins the transaction with the same locks, and fails with UNLIKE unless all is as the claims left it.
+// The fence for what was remembered, at the beginning of a transaction: takes the same locks, and fails with UNLIKE unless all is as the claims left it.
 export function alike(
   owner: Buffer,
   servers: readonly { id: Buffer; epoch: number }[],
@@ -52,7 +52,6 @@ export function alike(
   );
   const isFirst = format('(SELECT COUNT(*) FROM executions WHERE id IN (?) AND version = 1) = ?', [executions, executions.length]);
   return [
-    'BEGIN',
     lockOwned(owner, ids),
     format('SELECT execution FROM running WHERE execution IN (?) ORDER BY execution FOR UPDATE', [executions]),
     `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${isClaim} AND ${isFirst}`)}`,

@@ -9,7 +9,7 @@ import { pause } from '#platform/pause.ts';
 import { claimedOf, contextsOf, type Ends, type Finish, finish, type Leave, type Running } from '../engine/finish.ts';
 import { afterLoss, afterRefusal, afterResult } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
-import { hex, isUnlike, rows } from '../engine/sql.ts';
+import { atOnce, hex, isUnlike, rows } from '../engine/sql.ts';
 import type { IntakeMemory, Recalled } from './intake-memory.ts';
 import * as store from './intake-store.ts';
 import * as metrics from './metrics.ts';
@@ -130,7 +130,7 @@ async function endAtOnce(deps: Deps, connection: PoolConnection, known: readonly
   failpoint('intake.recalled');
   try {
     const alike = store.alike(deps.owner, [...servers.values()], claims);
-    const answers = await rows<{ now: Date }[][]>(connection, [...alike, ...store.chunks(told), ...finished.statements, 'COMMIT']);
+    const answers = await atOnce<{ now: Date }[][]>(connection, [...alike, ...store.chunks(told), ...finished.statements]);
     const now = answers[alike.length - 1]?.[0]?.now;
     if (now) deps.memory.clock.hear(now);
   } catch (error) {

@@ -13,6 +13,15 @@ export async function rows<T extends unknown[][]>(connection: Connection, statem
   return (statements.length === 1 ? [results] : results) as T;
 }
 
+// One transaction in one packet; the rows of what it selects. An error leaves it open. MariaDB takes it as one compound statement and answers once,
+// where each statement for itself is an answer, and wakes this process.
+export async function atOnce<T extends unknown[][]>(connection: Connection, statements: readonly string[]): Promise<T> {
+  const [results] = await connection.query(
+    `/*M!100101 BEGIN NOT ATOMIC */ START TRANSACTION;\n${statements.join(';\n')};\nCOMMIT /*M!100101 ; END */`,
+  );
+  return (results as unknown[]).filter(Array.isArray) as T;
+}
+
 // One multi-row insert, or nothing.
 export const insert = (table: string, columns: string, values: readonly unknown[][]): string[] =>
   values.length === 0 ? [] : [format(`INSERT INTO ${table} (${columns}) VALUES ?`, [values])];
