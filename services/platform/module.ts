@@ -189,6 +189,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
       workers.push(await module.start(platform));
       moduleLog.info('module started');
     }
+    server.started();
     validator.warmUp(served);
     await health.refresh();
     log.info({ grpcAddress, adminAddress: admin.address, modules: modules.map((module) => module.name) }, 'ready');

@@ -261,3 +261,45 @@ const rawUnary = (client: Client, definition: any, request: unknown, token?: str
     );
   });
 };
+
+describe('a server that starts', () => {
+  it('asks for another call until a module serves, then knows what is not here', async () => {
+    const { promise: address, resolve: tell } = Promise.withResolvers<string>();
+    const { promise: mayServe, resolve: serve } = Promise.withResolvers<void>();
+    const slow: Module = {
+      name: 'tasks',
+      async start(p) {
+        tell(p.address('tasks'));
+        await mayServe;
+        p.serve(TaskServiceService, withFallback);
+        return async () => undefined;
+      },
+    };
+    const starting = startWorld({ targets: ['tasks'], modules: [slow] });
+    const channel = new RawClient(await address, credentials.createInsecure());
+    const call = (method: string): Promise<number> =>
+      new Promise((resolve) => {
+        const bytes = (value: Buffer) => value;
+        channel.makeUnaryRequest(`/millrace.${method}`, bytes, bytes, Buffer.alloc(0), (error) => resolve(error?.code ?? 0));
+      });
+    const watch = (): Promise<number> =>
+      new Promise((resolve) => {
+        const bytes = (value: Buffer) => value;
+        const frames = channel.makeServerStreamRequest('/millrace.tasks.v1.TaskService/WatchTasks', bytes, bytes, Buffer.alloc(0));
+        frames.on('error', (error: ServiceError) => resolve(error.code));
+        frames.resume();
+      });
+    try {
+      expect(await call('tasks.v1.TaskService/GetTask')).to.equal(status.UNAVAILABLE);
+      expect(await watch()).to.equal(status.UNAVAILABLE);
+    } finally {
+      serve();
+    }
+    const world = await starting;
+    expect(await call('tasks.v1.TaskService/GetTask')).to.equal(status.UNAUTHENTICATED);
+    expect(await watch()).to.equal(status.UNAUTHENTICATED);
+    expect(await call('executions.v1.ExecutionService/GetExecution')).to.equal(status.UNIMPLEMENTED);
+    channel.close();
+    await world.stop();
+  });
+});

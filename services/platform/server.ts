@@ -17,6 +17,7 @@ import type { Call, Caller, Definition, Handlers } from './handlers.ts';
 import type { Logger } from './log.ts';
 import { counter, gauge, histogram } from './metrics.ts';
 import { createdAt, HTTP_CODE } from './rest.ts';
+import { openStarting } from './starting.ts';
 import { toStatus } from './status.ts';
 import type { Validator } from './validate.ts';
 
@@ -40,6 +41,7 @@ export interface RpcServer {
   add<D extends Definition>(definition: D, handlers: Handlers<D>): void;
   raw: Server;
   listen(address: string): Promise<string>; // host:port as bound
+  started(): void; // everything that is served has been added
   stop(): Promise<void>; // answers what runs, ends streams, then closes
 }
 interface Options {
@@ -56,6 +58,7 @@ export function openServer({ contract, validator, authenticate, log }: Options):
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
   });
+  const starting = openStarting(raw, contract);
   const stopping = new AbortController();
 
   async function admit(method: Method, incoming: Raw, request: Received | undefined): Promise<Call> {
@@ -161,6 +164,7 @@ export function openServer({ contract, validator, authenticate, log }: Options):
       for (const [name, entry] of Object.entries(definition)) {
         const method = contract.methods.get(entry.path);
         if (!method) throw new Error(`${entry.path} has no policy in the image: run make gen`);
+        starting.serves(entry.path);
         own[name] = {
           ...entry,
           requestDeserialize: (bytes: Buffer) => ({ bytes, message: attempt(() => entry.requestDeserialize(bytes)) }),
@@ -176,6 +180,7 @@ export function openServer({ contract, validator, authenticate, log }: Options):
           resolve(`${address.slice(0, address.lastIndexOf(':'))}:${port}`);
         });
       }),
+    started: starting.over,
     async stop() {
       stopping.abort(unavailable('the server stops; call again', 500));
       const closed = new Promise<void>((resolve) => raw.tryShutdown(() => resolve()));
