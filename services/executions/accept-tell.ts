@@ -1,4 +1,5 @@
 // What is told when executions have been accepted: to their callers, and to whoever starts them.
+import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Deps, Entry, Outcomes } from './accept.ts';
 import * as store from './accept-store.ts';
@@ -13,6 +14,7 @@ export function tell(
   crowded: ReadonlySet<string> = new Set(),
   replaced: Claimed['replaced'] = [],
 ): void {
+  failpoint('accept.after_commit');
   for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
   const now = entries.filter(store.startsNow);
   const isPlain = now.every(({ limit, row }) => !limit && !row.blocked);

@@ -134,7 +134,6 @@ async function commitAtOnce(
     memory.forget(items);
     return undefined;
   }
-  failpoint('accept.after_commit');
   tell(deps, entries, outcomes);
   return items.map((asked) => outcomes.get(asked) as Accepted);
 }
@@ -167,7 +166,6 @@ async function commit(
   failpoint('accept.before_commit');
   writing.isCommitting = true;
   await connection.query(store.packet(store.additions(deps.db, connection, entries, takes), !isLocking));
-  failpoint('accept.after_commit');
   tell(
     deps,
     entries,

@@ -109,7 +109,6 @@ export function openClaimer(deps: Deps): Claimer {
       forget(assigned);
       throw error;
     }
-    failpoint('claim.after_commit');
     start(assigned);
   }
 
@@ -136,7 +135,6 @@ export function openClaimer(deps: Deps): Claimer {
       await connection.query('ROLLBACK');
       return false;
     }
-    failpoint('claim.after_commit');
     metrics.claims.inc({ outcome: 'some' });
     start(assigned);
     return true;
@@ -174,6 +172,7 @@ export function openClaimer(deps: Deps): Claimer {
   // After the commit.
   function start(assigned: readonly Assigned[]): void {
     for (const { claimed } of assigned) deps.keep(claimed);
+    failpoint('claim.after_commit');
     metrics.claimed.observe(assigned.length);
     const jobs = new Map<Session, Job[]>();
     for (const { session, claimed, spec, runMs } of assigned) {
