@@ -12,7 +12,7 @@ import type { Ends, Leave } from '../engine/finish.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
-import { ring } from '../engine/tickets.ts';
+import { openRenew, ring } from '../engine/tickets.ts';
 import { limitOf, settings as quotas } from '../quota-config.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
@@ -58,6 +58,7 @@ export const module: Module = {
     const usage = openUsage({ pool: pools.keepers, log });
     const memory = openIntakeMemory();
     const compactor = openCompactor({ pool: pools.keepers, log });
+    const renew = openRenew();
     const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
     const changed = (execution: Buffer, end?: Uint8Array) => bus.notify(notices.changed(fromBytes('execution', execution)), end);
 
@@ -186,7 +187,7 @@ export const module: Module = {
     async function ringAllWithWork(): Promise<void> {
       claimer.forgetMarks();
       await Promise.all([gate.load(), selectors.load()]);
-      await sweep({ pool: pools.keepers, bus, ours: selectors.offer });
+      await sweep({ pool: pools.keepers, bus, log, renew, ours: selectors.offer });
       turns.capacity();
     }
 

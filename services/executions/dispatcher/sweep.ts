@@ -2,13 +2,22 @@
 import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
+import type { Logger } from '#platform/log.ts';
 import { isOpen } from '../engine/gates.ts';
 import { rows } from '../engine/sql.ts';
-import { ensureWork, ring } from '../engine/tickets.ts';
+import { ensureWork, type Renew, ring } from '../engine/tickets.ts';
 import * as metrics from './metrics.ts';
 
 // `ours`: what comes of lanes that this dispatcher looks after itself; answers the others.
-export async function sweep({ pool, bus, ours }: { pool: Pool; bus: Bus; ours(lanes: readonly number[]): number[] }): Promise<void> {
+interface Sweep {
+  pool: Pool;
+  bus: Bus;
+  log: Logger;
+  renew: Renew;
+  ours(lanes: readonly number[]): number[];
+}
+
+export async function sweep({ pool, bus, log, renew, ours }: Sweep): Promise<void> {
   const lanes = `SELECT lane FROM lanes l WHERE EXISTS (SELECT 1 FROM ready r WHERE r.lane = l.lane) AND ${isOpen('l.lane')}`;
   const [found = []] = await rows<[{ lane: number }[]]>(pool, [lanes]);
   failpoint('sweep.found');
@@ -16,6 +25,10 @@ export async function sweep({ pool, bus, ours }: { pool: Pool; bus: Bus; ours(la
   if (!(await isUp(bus))) return;
   const { jsm } = await bus.jetstream();
   await ensureWork(jsm, bus.prefix, bus.replicas);
+  if (await renew(jsm, bus.prefix)) {
+    log.warn('tickets were passed over: their consumer is made anew');
+    await ensureWork(jsm, bus.prefix, bus.replicas);
+  }
   ring(bus, names);
 }
 

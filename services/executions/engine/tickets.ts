@@ -9,6 +9,7 @@ export const SELECTOR = 'any';
 export const CONSUMER = 'any';
 const ACK_WAIT_NS = 2e9;
 const FEW = 8;
+const LOOKS = 3; // the two counts are not of one moment
 const MAX_ACK_PENDING = 20_000;
 
 export const workStream = (prefix: string): string => `${prefix}_WORK`;
@@ -65,4 +66,22 @@ export async function ensureWork(jsm: JetStreamManager, prefix: string, replicas
     ack_wait: ACK_WAIT_NS,
     max_ack_pending: MAX_ACK_PENDING,
   });
+}
+
+export type Renew = (jsm: JetStreamManager, prefix: string) => Promise<boolean>; // whether the consumer was made away with, to be made anew
+
+// A power cut may leave the consumer ahead of its stream, whose last changes were not on the disk. Then it passes over tickets for ever, and each of
+// them refuses the next ones of its lane. In a work queue every message waits for the consumer or for its ack: those that do neither, look after look,
+// are passed over. A new consumer begins with all that is there.
+export function openRenew(): Renew {
+  let looks = 0;
+  return async (jsm, prefix) => {
+    const name = workStream(prefix);
+    const [{ state }, consumer] = await Promise.all([jsm.streams.info(name), jsm.consumers.info(name, CONSUMER)]);
+    looks = state.messages > consumer.num_pending + consumer.num_ack_pending ? looks + 1 : 0;
+    if (looks < LOOKS) return false;
+    looks = 0;
+    await jsm.consumers.delete(name, CONSUMER);
+    return true;
+  };
 }
