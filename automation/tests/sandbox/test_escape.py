@@ -89,6 +89,8 @@ HARMLESS = {
     'open a socket of datagrams': 'socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(); return True',
     'open a socket of IPv6': 'socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close(); return True',
     'open a local socket': 'socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).close(); return True',
+    'make a pair of sockets that send to any path': 'socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); return True',
+    'make a raw pair of sockets': 'socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW); return True',
     'open a socket to the kernel': 'socket.socket(16, socket.SOCK_RAW, 0).close(); return True',
     'write to the shared folder for temporary files': "open(f'/var/tmp/{trace}', 'w').close(); return True",
 }

@@ -37,6 +37,8 @@ class Filter:
                 return constant
             if code == 0x20:
                 value = data[constant]
+            elif code == 0x54:
+                value &= constant
             else:
                 is_true = {0x15: value == constant, 0x25: value > constant, 0x45: bool(value & constant)}[code]
                 at += if_true if is_true else if_false
@@ -74,7 +76,9 @@ def test_arguments(filter):
     for namespace in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
         assert filter.decide(clone, namespace | 17) == EPERM
     assert filter.decide(filter.by_argument['clone3']) == ENOSYS
-    assert [filter.decide(socketpair, family) for family in (1, 2, 10, 16)] == [ALLOW, EPERM, EPERM, EPERM]
+    assert [filter.decide(socketpair, family, 1) for family in (1, 2, 10, 16)] == [ALLOW, EPERM, EPERM, EPERM]
+    kinds = (1, 5, 1 | 0x80800, 2, 3, 2 | 0x80000)  # stream, packets, with flags, datagrams, raw
+    assert [filter.decide(socketpair, 1, kind) for kind in kinds] == [ALLOW, ALLOW, ALLOW, EPERM, EPERM, EPERM]
     assert [filter.decide(ioctl, 0, request) for request in (0x5401, 0x5412, 0x541C)] == [ALLOW, EPERM, EPERM]
     for name in ('prlimit64', 'sched_setaffinity', 'sched_setscheduler', 'sched_setparam', 'sched_setattr'):
         assert [filter.decide(filter.by_argument[name], pid) for pid in (0, 1, 4711)] == [ALLOW, EPERM, EPERM]

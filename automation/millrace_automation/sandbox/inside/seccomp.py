@@ -9,12 +9,20 @@ import struct
 from .calls import ALLOWED, BY_ARGUMENT, REFUSED
 from .system import IS_ARM, PR_SET_SECCOMP, prctl
 
-_LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGT, JSET, BPF_RET
+_LOAD, _EQUAL, _GREATER, _ANY_BIT, _AND, _RETURN = (
+    0x20,
+    0x15,
+    0x25,
+    0x45,
+    0x54,
+    0x06,
+)  # BPF_LD|W|ABS, BPF_JMP|JEQ, JGT, JSET, BPF_ALU|AND, BPF_RET
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _AUDIT_ARCH = 0xC00000B7 if IS_ARM else 0xC000003E
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _X32 = 0x40000000
 _NAMESPACES = 0x7E020000  # every CLONE_NEW* flag but the time namespace, whose bit clone does not take
+_SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 5, 0xF
 _AF_UNIX, _TIOCSTI, _TIOCLINUX = 1, 0x5412, 0x541C
 _MODE_FILTER = 2
 _OF_A_PROCESS = ('prlimit64', 'sched_setaffinity', 'sched_setscheduler', 'sched_setparam', 'sched_setattr')  # by their first argument
@@ -49,7 +57,12 @@ def _answers() -> list[tuple[int, list[Instruction]]]:
         **{number: [_return(_ALLOW)] for number in ALLOWED.values()},
         **{number: [refuse] for number in REFUSED.values()},
         by['clone']: [_argument(0), (_ANY_BIT, 0, 1, _NAMESPACES), refuse, _return(_ALLOW)],
-        by['socketpair']: [_argument(0), (_EQUAL, 1, 0, _AF_UNIX), refuse, _return(_ALLOW)],  # asyncio needs it
+        # asyncio needs it. Sockets of datagrams send to any path, which nothing else would hold back where the mounts are the machine's.
+        by['socketpair']: [
+            *(_argument(0), (_EQUAL, 1, 0, _AF_UNIX), refuse),
+            *(_argument(1), (_AND, 0, 0, _SOCK_TYPE), (_EQUAL, 2, 0, _SOCK_STREAM), (_EQUAL, 1, 0, _SOCK_SEQPACKET), refuse),
+            _return(_ALLOW),
+        ],
         by['ioctl']: [_argument(1), (_EQUAL, 1, 0, _TIOCSTI), (_EQUAL, 0, 1, _TIOCLINUX), refuse, _return(_ALLOW)],
         # Only about itself: where the server has the same user, it is in reach.
         **{by[name]: [_argument(0), (_EQUAL, 1, 0, 0), refuse, _return(_ALLOW)] for name in _OF_A_PROCESS},
