@@ -76,8 +76,8 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
     const first = await lab.dispatcher();
     const id = await lab.start(talker, { input: { lines: 400 } });
     await until('some lines', async () => (await lineCount(id)) > 20);
+    const second = await lab.dispatcher(); // before: how long it takes to start is not what is tried
     first.signal('SIGSTOP');
-    const second = await lab.dispatcher();
     await until('the other one to adopt', () => second.output().includes('a session was taken up'), 30_000);
     const before = await lineCount(id);
     await until('lines to come again', async () => (await lineCount(id)) > before + 20);
