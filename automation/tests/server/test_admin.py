@@ -1,5 +1,6 @@
 """The admin port: what an operator sees."""
 
+import asyncio
 import json
 import re
 import socket
@@ -21,9 +22,14 @@ def test_it_lives_and_is_ready_with_the_state_of_all_it_depends_on(runner) -> No
 async def test_metrics_tell_of_jobs_slots_output_and_the_process(run, runner) -> None:
     await run('print("x")')
     await run('raise ValueError')
-    status, text = runner.get('/metrics')
-    assert status == 200
-    values = dict(re.findall(r'^(\S+) (\S+)$', text, re.MULTILINE))
+    async with asyncio.timeout(10):  # results are told before their processes have gone
+        while True:
+            status, text = runner.get('/metrics')
+            assert status == 200
+            values = dict(re.findall(r'^(\S+) (\S+)$', text, re.MULTILINE))
+            if float(values['millrace_runner_running_jobs']) == 0:
+                break
+            await asyncio.sleep(0.02)
     assert float(values['millrace_runner_jobs_total{outcome="SUCCEEDED"}']) >= 1
     assert float(values['millrace_runner_jobs_total{outcome="FAILED"}']) >= 1
     assert float(values['millrace_runner_free_slots']) == 4
