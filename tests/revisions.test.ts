@@ -11,10 +11,11 @@ import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import { CreateExecutionRequest, ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { newId } from '#platform/id.ts';
+import { freePort } from '../deploy/local/ports.ts';
 import { module as automationsModule } from '../services/automations/module.ts';
 import { module as executionsModule } from '../services/executions/module.ts';
 import { refused } from './refusal.ts';
-import { freePort, type Runner, startRunner } from './runner.ts';
+import { type Runner, startRunner } from './runner.ts';
 import { type Person, startWorld, until, type World } from './world.ts';
 
 const GREET = 'def main(name: str, times: int = 1) -> str:\n    return " ".join([name] * times)\n';

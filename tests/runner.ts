@@ -1,10 +1,10 @@
 // An automation server for tests: the real one, in a process of its own, that accepts the services of a world.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../deploy/local/ports.ts';
 import { until, writeServiceKeys } from './world.ts';
 
 export interface Runner {
@@ -55,12 +55,4 @@ export async function startRunner(settings: Record<string, string> = {}): Promis
     throw error;
   });
   return { env: { ...keys, MILLRACE_RUNNER_URL: address }, stop };
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return typeof address === 'object' && address ? address.port : 0;
 }

@@ -16,9 +16,9 @@ import { CreateScheduleRequest, ScheduleServiceService } from '#gen/millrace/sch
 import { ListScheduleTicksRequest, ScheduleTickServiceService } from '#gen/millrace/schedules/v1/tick_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { newId, toBytes } from '#platform/id.ts';
+import { freePort } from '../deploy/local/ports.ts';
 import { module as executionsModule } from '../services/executions/module.ts';
 import { module as schedulesModule } from '../services/schedules/module.ts';
-import { freePort } from './runner.ts';
 import { type Person, startWorld, until, type World } from './world.ts';
 
 const HOUR = 3_600_000;

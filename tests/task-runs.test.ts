@@ -13,11 +13,12 @@ import { Task, Task_State } from '#gen/millrace/tasks/v1/task.ts';
 import { CreateTaskRequest, TaskServiceService } from '#gen/millrace/tasks/v1/task_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { newId, toBytes } from '#platform/id.ts';
+import { freePort } from '../deploy/local/ports.ts';
 import { module as automationsModule } from '../services/automations/module.ts';
 import { module as dispatcherModule } from '../services/executions/dispatcher/module.ts';
 import { module as executionsModule } from '../services/executions/module.ts';
 import { module as tasksModule } from '../services/tasks/module.ts';
-import { freePort, type Runner, startRunner } from './runner.ts';
+import { type Runner, startRunner } from './runner.ts';
 import { type Person, startWorld, until, type World } from './world.ts';
 
 const GREET = `

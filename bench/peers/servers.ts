@@ -50,7 +50,7 @@ function listens(port: number): Promise<void> {
   });
 }
 
-export const somePort = (): Promise<number> => freePort(new Set());
+export const somePort = (): Promise<number> => freePort();
 
 // An empty folder for a server's data.
 export function empty(name: string): string {

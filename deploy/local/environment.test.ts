@@ -95,7 +95,7 @@ describe('the environments of parts', () => {
 describe('ports', () => {
   const listen = async (host: string): Promise<{ port: number; close: () => void }> => {
     const server = createServer();
-    const port = await freePort(new Set());
+    const port = await freePort();
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, host, resolve));
     return { port, close: () => server.close() };
   };

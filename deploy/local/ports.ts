@@ -21,10 +21,14 @@ const canListen = (port: number, host: string): Promise<boolean> =>
 // Both addresses that `localhost` may mean: a program on the other one would be answered instead.
 export const isFree = async (port: number): Promise<boolean> => (await canListen(port, '127.0.0.1')) && (await canListen(port, '::1'));
 
-export async function freePort(not: ReadonlySet<number>): Promise<number> {
+const given = new Set<number>(); // by this process: whoever asked may not listen yet
+
+export async function freePort(): Promise<number> {
   for (let i = 0; i < TRIES; i += 1) {
     const port = randomInt(LOWEST, HIGHEST);
-    if (!not.has(port) && (await isFree(port))) return port;
+    if (given.has(port) || !(await isFree(port)) || given.has(port)) continue;
+    given.add(port);
+    return port;
   }
   throw new StartFault(`found no free port between ${LOWEST} and ${HIGHEST}`, 'end some of the programs that listen there');
 }
@@ -52,7 +56,7 @@ export async function keepPorts(file: string, names: readonly string[]): Promise
   const taken = new Set<number>();
   for (const name of names) {
     const last = before[name];
-    const port = last && !taken.has(last) && (await isFree(last)) ? last : await freePort(taken);
+    const port = last && !taken.has(last) && (await isFree(last)) ? last : await freePort();
     taken.add(port);
     ports[name] = port;
   }

@@ -33,12 +33,14 @@ export const waitBriefly = (connection: PoolConnection): Promise<unknown> =>
 // Runs work on one connection unless another process of this schema is at it. The connection is not used again: it has settings of its own.
 export async function alone<T>(pool: Pool, what: string, work: (connection: PoolConnection) => Promise<T>): Promise<T | undefined> {
   const connection = await pool.getConnection();
+  const name = ` ${what}`;
   try {
-    const [[row]] = await connection.query<(RowDataPacket & { got: number })[]>('SELECT GET_LOCK(CONCAT(DATABASE(), ?), 0) AS got', [
-      ` ${what}`,
-    ]);
+    const sql = 'SELECT GET_LOCK(CONCAT(DATABASE(), ?), 0) AS got';
+    const [[row]] = await connection.query<(RowDataPacket & { got: number })[]>(sql, [name]);
     return row?.got === 1 ? await work(connection) : undefined;
   } finally {
-    connection.destroy(); // gives the lock back
+    // The end of a connection gives its locks back too, but a moment later: whoever comes next would find work that nobody is at.
+    await connection.query('DO RELEASE_LOCK(CONCAT(DATABASE(), ?))', [name]).catch(() => undefined);
+    connection.destroy();
   }
 }

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { freePort } from '../../tests/runner.ts';
+import { freePort } from '../../deploy/local/ports.ts';
 import { until } from '../../tests/world.ts';
 import { type Bus, openBus } from './bus.ts';
 import { openLog } from './log.ts';

@@ -13,7 +13,7 @@ import { CreateHookRequest, HookServiceService, RotateHookSecretRequest } from '
 import { brokerAddress } from '#platform/broker-address.ts';
 import type { ClientOf } from '#platform/client.ts';
 import { newId, toBytes } from '#platform/id.ts';
-import { freePort } from '../../tests/runner.ts';
+import { freePort } from '../../deploy/local/ports.ts';
 import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { module as executionsModule } from '../executions/module.ts';
 import { send, standard } from './fixture.test.ts';

@@ -5,8 +5,8 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { ArtifactServiceService } from '#gen/millrace/executions/v1/artifact_service.ts';
+import { freePort } from '../../deploy/local/ports.ts';
 import { type Lab, type Process, ROOT, startLab, stateOf } from '../../services/executions/dispatcher/fixture.test.ts';
-import { freePort } from '../runner.ts';
 import { until } from '../world.ts';
 
 const PLACES = ['artifact.staged:exit:5', 'artifact.kept:exit', 'artifact.committed:exit']; // in the order in which an upload passes them

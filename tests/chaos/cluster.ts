@@ -25,14 +25,8 @@ export interface Cluster {
 const NODES = ['a', 'b', 'c'] as const;
 
 export async function startCluster(folder: string): Promise<Cluster> {
-  const taken = new Set<number>();
-  const port = async () => {
-    const one = await freePort(taken);
-    taken.add(one);
-    return one;
-  };
   const nodes = new Map<string, { client: number; route: number; child?: ChildProcess }>();
-  for (const name of NODES) nodes.set(name, { client: await port(), route: await port() });
+  for (const name of NODES) nodes.set(name, { client: await freePort(), route: await freePort() });
   const links: { ends: string[]; from: string; link: Link }[] = [];
   for (const from of NODES)
     for (const to of NODES) if (from !== to) links.push({ ends: [from, to], from, link: await openLink(nodes.get(to)?.route ?? 0) });

@@ -53,7 +53,7 @@ describe('a broker whose consumer is ahead of its stream', function () {
   };
 
   before(async () => {
-    port = await freePort(new Set());
+    port = await freePort();
     bus = openBus({ natsUrl: `nats://127.0.0.1:${port}`, natsPrefix: 'lab', natsReplicas: 1 }, openLog('silent'));
     await startBroker();
   });

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { AutomationSpec_Network } from '#gen/millrace/automations/v1/spec.ts';
-import { freePort } from '../../../tests/runner.ts';
+import { freePort } from '../../../deploy/local/ports.ts';
 import { until } from '../../../tests/world.ts';
 import { module as automations } from '../../automations/module.ts';
 import { attempts, type Lab, startLab, stateOf } from './fixture.test.ts';
