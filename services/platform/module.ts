@@ -11,7 +11,7 @@ import { type Contract, loadContract } from './contract.ts';
 import { openKnex, openPool, type Pool, schemaOf } from './db.ts';
 import { openLetters } from './dead-letter.ts';
 import { sweep } from './dead-letter-store.ts';
-import { watchEventLoop } from './event-loop.ts';
+import { isEventLoopFree } from './event-loop.ts';
 import { isDatabaseAway } from './faults.ts';
 import type { Definition, Handlers } from './handlers.ts';
 import { type Health, openHealth } from './health.ts';
@@ -127,7 +127,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
     stops.push(() => health?.stop());
     drain = () => server.stop();
     health.check('', 'broker', () => bus.state());
-    health.check('', 'event-loop', watchEventLoop());
+    health.check('', 'event-loop', isEventLoopFree);
     if (modules.some((module) => module.name !== 'dispatcher')) health.check('', 'revocations', () => revocations.state());
 
     const stores = new Map<string, Store>();
