@@ -1,4 +1,5 @@
 // The product's own figures, through its public API with policy, tokens and logs on.
+import { Agent, request } from 'node:http';
 import { Execution, Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
 import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import type { ClientOf } from '#platform/client.ts';
@@ -61,6 +62,17 @@ export async function finishing(bench: Bench, count: number): Promise<void> {
 }
 
 // A burst: how many are accepted a second, and how many are done a second from the first acceptance to the last end.
+// With little work for the client, which shares the processors with what is measured: fetch takes as long as the edge.
+const post = ({ base, token }: Api, agent: Agent, path: string, body: object): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+    const sent = request(base + path, { agent, method: 'POST', headers }, (answer) => {
+      if (answer.statusCode !== 201) reject(new Error(`${path} answered ${answer.statusCode}`));
+      answer.resume().once('error', reject).once('end', resolve);
+    });
+    sent.once('error', reject).end(JSON.stringify(body));
+  });
+
 export async function burst(bench: Bench): Promise<Figure[]> {
   const automation = await publish(bench.api, NOTHING, { isolation: bench.isolation });
   const count = bench.quick ? 300 : 2000;
@@ -70,7 +82,9 @@ export async function burst(bench: Bench): Promise<Figure[]> {
   const completed = (count / (performance.now() - begin)) * 1000;
   const done = { name: `completed, durable, ${bench.isolation.toLowerCase()} sandbox`, unit: '/s', value: completed };
   if (bench.isolation === 'REUSED') return [{ ...done, note: 'wrong below 800' }];
-  const overRest = await rate(bench.quick ? 300 : 1000, 32, () => start(bench.api, automation));
+  const agent = new Agent({ keepAlive: true, maxSockets: 32 });
+  const overRest = await rate(bench.quick ? 300 : 2000, 32, () => post(bench.api, agent, '/v1/executions', { automationId: automation }));
+  agent.destroy();
   await drain(bench, automation);
   return [
     { name: 'accepted, durable, gRPC', unit: '/s', value: accepted, note: 'wrong below 1,000' },

@@ -1,5 +1,5 @@
 // The statements of accepting, few round trips for many items. Lock order: idempotency, unique_keys, limits, executions, slots, waiting, ready, timers.
-import type { Db, PoolConnection, RowDataPacket } from '#platform/db.ts';
+import type { PoolConnection, RowDataPacket } from '#platform/db.ts';
 import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import type { Asked, Entry } from './accept.ts';
@@ -166,7 +166,7 @@ export function packet(statements: readonly string[], begin: boolean): string {
 }
 
 // Everything that a batch adds.
-export function additions(db: Db, connection: Connection, entries: readonly Entry[], takes: ReadonlyMap<string, number>): string[] {
+export function additions(connection: Connection, entries: readonly Entry[], takes: ReadonlyMap<string, number>): string[] {
   if (entries.length === 0) return [];
   const sorted = [...entries].sort((a, b) => Buffer.compare(a.asked.id, b.asked.id));
   const now = sorted.filter(startsNow);
@@ -204,7 +204,7 @@ export function additions(db: Db, connection: Connection, entries: readonly Entr
   const created = sorted.map(({ row, skips }): Row => (skips ? { ...row, state: 'QUEUED', version: 1, error: null, end_time: null } : row));
   const ended = sorted.filter(({ skips }) => skips).map(({ row }) => row);
   const all = [...events.created(told(created)), ...events.ended(told(ended).map(events.partOf))];
-  statements.push(emitSql(db, ...all).replace(/;$/, ''));
+  statements.push(emitSql(...all));
   return statements;
 }
 

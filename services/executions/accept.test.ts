@@ -269,7 +269,7 @@ describe('accepting executions', () => {
     await other.promise().query('LOCK TABLES outbox WRITE');
     const ask = () => executions.createExecution({ execution: draft(automationId), requestId: 'k9' });
     const waiting = caught(ask());
-    await until('the commit that waits', () => killWaiting(world, 'insert into `outbox`%'));
+    await until('the commit that waits', () => killWaiting(world, 'INSERT INTO outbox%'));
     const fault = await waiting;
     expect(fault).to.include({ code: 14 });
     expect(fault.message).to.include('not known');

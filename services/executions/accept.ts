@@ -1,6 +1,6 @@
 // Accepting: what is asked for at the same time becomes durable in one commit, with an outcome for each item.
 import { openBatch } from '#platform/batch.ts';
-import type { Db, Pool } from '#platform/db.ts';
+import type { Pool } from '#platform/db.ts';
 import { Fault, unavailable } from '#platform/errors.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
@@ -62,7 +62,6 @@ export type Outcomes = Map<Asked, Accepted | Error>;
 
 export interface Deps {
   pool: Pool;
-  db: Db;
   revisions: Revisions;
   admit: Admit;
   laneOf(workspace: Buffer, queue: string, selector: Labels): Promise<number>;
@@ -122,10 +121,7 @@ async function commitAtOnce(
   const alike = store.alike(connection, store.workspacesOf(items), [...known.automations.values()]);
   writing.isCommitting = true;
   try {
-    const [[clock] = []] = await atOnce<{ now: Date }[][]>(connection, [
-      alike,
-      ...store.additions(deps.db, connection, entries, new Map()),
-    ]);
+    const [[clock] = []] = await atOnce<{ now: Date }[][]>(connection, [alike, ...store.additions(connection, entries, new Map())]);
     if (clock) memory.hear(clock.now);
   } catch (error) {
     if (!isUnlike(error)) throw error;
@@ -165,7 +161,7 @@ async function commit(
   if (refused.size > 0) entries = entries.filter(({ asked }) => !refused.has(asked));
   failpoint('accept.before_commit');
   writing.isCommitting = true;
-  await connection.query(store.packet(store.additions(deps.db, connection, entries, takes), !isLocking));
+  await connection.query(store.packet(store.additions(connection, entries, takes), !isLocking));
   tell(
     deps,
     entries,

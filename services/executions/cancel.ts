@@ -39,7 +39,7 @@ export const openCancel = ({ db, bus, relay }: Deps): Cancel => {
   };
   return async (workspace, id, reason, graceMs) => {
     for (let look = 0; look < LOOKS; look += 1) {
-      const done = await db.transaction((tx) => cancelOnce(tx, db, workspace, id, reason, graceMs)).catch(unlessRepeatable);
+      const done = await db.transaction((tx) => cancelOnce(tx, workspace, id, reason, graceMs)).catch(unlessRepeatable);
       failpoint('cancel.after_commit');
       if (done) return told(id, done);
     }
@@ -48,14 +48,7 @@ export const openCancel = ({ db, bus, relay }: Deps): Cancel => {
 };
 
 // Undefined: it moved while it was looked for.
-async function cancelOnce(
-  tx: Tx,
-  db: Db,
-  workspace: Buffer,
-  id: Buffer,
-  reason: string,
-  graceMs: number | undefined,
-): Promise<Done | undefined> {
+async function cancelOnce(tx: Tx, workspace: Buffer, id: Buffer, reason: string, graceMs: number | undefined): Promise<Done | undefined> {
   const connection = { query: (sql: string) => tx.raw(sql) };
   const found = await store.standing(tx, workspace, id);
   const name = fromBytes('execution', id);
@@ -66,7 +59,7 @@ async function cancelOnce(
   failpoint('cancel.asked');
   if (server) return { server };
   if (found.running_state === 'CANCELLING') return {}; // it ends as soon anyway
-  const { ended, lanes } = await endWaiting(connection, db, [{ execution: id, to: 'CANCELLED', reason }]);
+  const { ended, lanes } = await endWaiting(connection, [{ execution: id, to: 'CANCELLED', reason }]);
   failpoint('cancel.before_commit');
   return ended.size > 0 ? { lanes } : undefined;
 }

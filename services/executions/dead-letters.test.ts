@@ -42,7 +42,7 @@ describe('dead letters', function () {
       .where({ execution })
       .update({ expire_time: db.raw('NOW(6) - INTERVAL 1 SECOND') });
     const error = { type: 'ScheduleToStartTimeout', message: 'too late', traceback: '', retryable: false };
-    await db.transaction((tx) => endWaiting({ query: (sql) => tx.raw(sql) }, db, [{ execution, to, error }]));
+    await db.transaction((tx) => endWaiting({ query: (sql) => tx.raw(sql) }, [{ execution, to, error }]));
     return id;
   }
 

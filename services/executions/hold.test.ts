@@ -91,7 +91,6 @@ describe('holding what waits', () => {
     const told: string[] = [];
     const timers = openTimers({
       pool,
-      db: db(),
       log: openLog('silent'),
       specs: openSpecs(pool),
       due: (ids) => told.push(...ids.map((one) => one.toString('hex'))),

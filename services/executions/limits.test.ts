@@ -29,7 +29,6 @@ describe('accepting behind limits, by several processes', () => {
   const openProcess = (pool: Pool) =>
     openAccept({
       pool,
-      db: schema.db,
       revisions: openRevisions(pool),
       admit: async () => undefined,
       laneOf: async () => 7,

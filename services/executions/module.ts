@@ -77,7 +77,6 @@ export const module: Module = {
     const unique = { pool: keepers, cancel, log };
     const accept = openAccept({
       pool: hot(WRITERS),
-      db,
       revisions,
       admit: openQuotaView({ pool, defaults, clock, waiting }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),

@@ -71,6 +71,7 @@ export function openDialer({ contract, sign, idleMs = IDLE_MS }: Options): Diale
       'grpc.keepalive_timeout_ms': 5000,
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
+      'grpc.enable_channelz': 0,
     });
   }
 

@@ -53,7 +53,7 @@ describe('events', () => {
     const stop = collect('reader', seen);
     await platform.db.transaction((tx) => emit(tx, event(1), { ...event(2), type: 'task.deleted' }));
     await platform.db.transaction((tx) => emit(tx, event(3)).then(() => Promise.reject(new Error('no')))).catch(() => undefined);
-    await platform.db.raw(emitSql(platform.db, event(4)));
+    await platform.db.raw(emitSql(event(4)));
     platform.relay.kick();
     await until('two events', () => seen.length >= 2);
     expect(seen.map((one) => [one.subject, one.version, [...one.data], one.workspace])).to.deep.equal([

@@ -2,6 +2,7 @@
 // Source: Richardson, "Pattern: Transactional outbox". The relay takes what is present, never what is newer than a mark.
 import { headers, type MsgHdrs } from '@nats-io/transport-node';
 import { context, propagation } from '@opentelemetry/api';
+import mysql from 'mysql2';
 import { type Bus, eventsStream } from './bus.ts';
 import type { Db, Pool, ResultSetHeader, RowDataPacket, Tx } from './db.ts';
 import { failpoint } from './failpoint.ts';
@@ -48,7 +49,7 @@ export const traceparent = (): string | null => {
   return carrier.traceparent ?? null;
 };
 
-const rowOf = (db: Db, event: Event) => ({
+const rowOf = (event: Event) => ({
   id: newBytes(),
   type: event.type,
   verb: event.verb,
@@ -58,22 +59,22 @@ const rowOf = (db: Db, event: Event) => ({
   data_schema: event.schema,
   data: Buffer.from(event.data),
   traceparent: traceparent(),
-  create_time: db.raw('NOW(6)'),
 });
 
 // Writes events in the transaction that makes them true.
 export async function emit(tx: Tx, ...events: Event[]): Promise<void> {
   if (events.length === 0) return;
-  await tx('outbox').insert(events.map((event) => rowOf(tx, event)));
+  await tx('outbox').insert(events.map((event) => ({ ...rowOf(event), create_time: tx.raw('NOW(6)') })));
   const kick = relays.get(schemaName(tx));
   if (kick) tx.executionPromise.then(kick, () => undefined);
 }
 
 // The same as a statement for hot paths, which call kick() after their commit.
-export const emitSql = (db: Db, ...events: Event[]): string =>
-  `${db('outbox')
-    .insert(events.map((event) => rowOf(db, event)))
-    .toQuery()};`;
+export function emitSql(...events: Event[]): string {
+  const rows = events.map((event) => Object.entries({ ...rowOf(event), create_time: mysql.raw('NOW(6)') }));
+  const columns = rows[0]?.map(([column]) => column).join(', ');
+  return mysql.format(`INSERT INTO outbox (${columns}) VALUES ?`, [rows.map((row) => row.map(([, value]) => value))]);
+}
 
 const schemaName = (db: Db | Tx): string => (db.client.config.connection as { database: string }).database;
 

@@ -57,6 +57,7 @@ export function openServer({ contract, validator, authenticate, log }: Options):
     'grpc.max_send_message_length': MAX_MESSAGE,
     'grpc.keepalive_time_ms': 20_000,
     'grpc.keepalive_timeout_ms': 10_000,
+    'grpc.enable_channelz': 0, // nobody asks for its figures, and each call would pay for them
   });
   const starting = openStarting(raw, contract);
   const stopping = new AbortController();

@@ -66,7 +66,6 @@ describe('the fence', function () {
       const intake = openIntake({
         pool,
         held: () => 0,
-        db,
         log: openLog('silent'),
         owner: me,
         specs: openSpecs(pool),

@@ -42,7 +42,6 @@ for (const how of ['behind the fence', 'by what the claim knew'] as const)
       intake = openIntake({
         pool,
         held: () => 0,
-        db,
         log: openLog('silent'),
         owner: me,
         specs: openSpecs(pool),

@@ -1,6 +1,6 @@
 // The intake: what servers tell becomes durable in shared commits behind the fence, and only then it is confirmed and shown.
 import { openBatch } from '#platform/batch.ts';
-import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import type { Pool, PoolConnection } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { isDatabaseAway } from '#platform/faults.ts';
 import { fromBytes } from '#platform/id.ts';
@@ -31,7 +31,6 @@ export interface Written {
 }
 interface Deps {
   pool: Pool;
-  db: Db;
   log: Logger;
   owner: Buffer;
   specs: LoadSpecs;
@@ -124,7 +123,7 @@ async function endAtOnce(deps: Deps, connection: PoolConnection, known: readonly
     known.map((one) => one.told),
   );
   if (leaves.length < told.length || told.some(({ report }) => report.given)) return undefined;
-  const finished = await finish(connection, deps.db, leaves);
+  const finished = await finish(connection, leaves);
   const servers = new Map(known.map(({ report: { server, epoch } }) => [`${hex(server)}.${epoch}`, { id: server, epoch }]));
   const claims = known.map(({ row }) => row);
   failpoint('intake.recalled');
@@ -155,7 +154,7 @@ async function writeFenced(deps: Deps, connection: PoolConnection, reports: read
   const leaves = await leavesOf(deps, connection, told, fence.told);
   const leaving = new Set(leaves.map((leave) => hex(leave.row.execution)));
   const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
-  const finished = await finish(connection, deps.db, leaves);
+  const finished = await finish(connection, leaves);
   failpoint('intake.before_commit');
   await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...finished.statements, 'COMMIT']);
   return tell(deps, told, leaves, finished, replies);

@@ -94,7 +94,7 @@ export const module: Module = {
       left(leaves, lanes, ends);
     }
 
-    const intake = openIntake({ pool: pools.intake, db, log, owner: me, specs, memory, held: () => held(), written });
+    const intake = openIntake({ pool: pools.intake, log, owner: me, specs, memory, held: () => held(), written });
     const servers = openServers({
       me,
       pool: pools.keepers,
@@ -154,7 +154,6 @@ export const module: Module = {
     const makeRoom = openCrowd({ pool: pools.keepers, cancel: openCancel({ db, bus, relay }), log });
     const timers = openTimers({
       pool: pools.keepers,
-      db,
       log,
       specs,
       due(executions, lanes) {
@@ -172,7 +171,7 @@ export const module: Module = {
     });
 
     async function keep(): Promise<void> {
-      await endOverdue({ pool: pools.keepers, db, specs, left: leftOverdue });
+      await endOverdue({ pool: pools.keepers, specs, left: leftOverdue });
       if (lease.contactMs() >= serverLeaseMs) {
         for (const id of await giveUpServers(
           pools.keepers,
@@ -180,7 +179,7 @@ export const module: Module = {
         ))
           log.warn({ server: fromBytes('server', id) }, 'a server is lost');
       }
-      await endLost({ pool: pools.keepers, db, specs, left });
+      await endLost({ pool: pools.keepers, specs, left });
       for (const server of await stopHalted(pools.keepers)) bus.notify(notices.cancel(fromBytes('server', server)));
     }
 

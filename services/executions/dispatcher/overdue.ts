@@ -1,5 +1,5 @@
 // Executions in running that nobody will end: their server is lost, or their time is over and the server did not act. Any dispatcher may end them.
-import type { Db, Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
+import type { Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running } from '../engine/finish.ts';
 import { EVERYONE } from '../engine/gates.ts';
@@ -12,7 +12,6 @@ import { transaction } from './transaction.ts';
 
 interface Deps {
   pool: Pool;
-  db: Db;
   specs: LoadSpecs;
   left(leaves: readonly Leave[], lanes: ReadonlySet<number>): void; // after each commit
 }
@@ -93,7 +92,7 @@ async function take(deps: Deps, connection: PoolConnection, ids: readonly Buffer
     const context = contexts.get(hex(row.execution));
     return context ? [{ row, told: context.told, verdict: decide(claimedOf(row), context.situation), endTime: row.now }] : [];
   });
-  const { statements, lanes } = await finish(connection, deps.db, leaves);
+  const { statements, lanes } = await finish(connection, leaves);
   const orphans = going.filter(({ execution }) => !contexts.has(hex(execution))); // their history was dropped
   const removals = orphans.map(({ execution }) => format('DELETE FROM running WHERE execution = ?', [execution]));
   if (statements.length + removals.length > 0) await rows(connection, [...statements, ...removals]);

@@ -38,7 +38,7 @@ describe('the engine in memory and the one in SQL', function () {
     await db('servers').insert({ id: server, ...known, register_time: now, seen_time: now, owner: me, owner_epoch: 1, lease_until: FAR });
     automation = await publish(db, RETRIES);
     const specs = openSpecs(pool);
-    intake = openIntake({ pool, held: () => 0, db, log: openLog('silent'), owner: me, specs, memory, written: () => undefined });
+    intake = openIntake({ pool, held: () => 0, log: openLog('silent'), owner: me, specs, memory, written: () => undefined });
   });
   after(() => schema.stop());
 
@@ -135,7 +135,7 @@ describe('the engine in memory and the one in SQL', function () {
       if (command === 'cancel') {
         model.cancel(open);
         const asked = await inTransaction((connection) => askToStop(connection, execution, 'enough'));
-        if (!asked) await inTransaction((connection) => endWaiting(connection, db, [{ execution, to: 'CANCELLED' }]));
+        if (!asked) await inTransaction((connection) => endWaiting(connection, [{ execution, to: 'CANCELLED' }]));
       } else if (command === 'pause' && !tables.timers.some(({ id, kind }) => id === open && kind === 'PAUSE')) {
         model.pause(open);
         await inTransaction((connection) => hold(connection, execution, FAR));

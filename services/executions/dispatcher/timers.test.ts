@@ -22,10 +22,9 @@ describe('timers', function () {
   after(() => schema.stop());
 
   function run(): Timers {
-    const { pool, db } = schema;
+    const { pool } = schema;
     const timers = openTimers({
       pool,
-      db,
       log: openLog('silent'),
       specs: openSpecs(pool),
       due: (ids) => due.push(...ids.map((id) => id.toString('hex'))),

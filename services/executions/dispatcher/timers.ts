@@ -1,5 +1,5 @@
 // Timers: what is due goes to ready, or behind its limit; waiting that has expired ends. Several dispatchers share the work by SKIP LOCKED.
-import type { Db, Pool, PoolConnection } from '#platform/db.ts';
+import type { Pool, PoolConnection } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { repeat } from '#platform/pause.ts';
@@ -15,7 +15,6 @@ import { transaction, unlessAway } from './transaction.ts';
 
 interface Deps {
   pool: Pool;
-  db: Db;
   log: Logger;
   specs: LoadSpecs;
   due(executions: readonly Buffer[], lanes: ReadonlySet<number>): void;
@@ -63,12 +62,12 @@ export function openTimers(deps: Deps): Timers {
 }
 
 // Takes what is due; answers in how many milliseconds the next one is.
-async function due({ pool, db, due: told, ended, crowded }: Deps): Promise<number> {
+async function due({ pool, due: told, ended, crowded }: Deps): Promise<number> {
   for (;;) {
     const [keys, [next]] = (await rows(pool, [DUE_KEYS, NEXT])) as [{ limit_key: string | null }[], { wait: number }[]];
     if (keys.length === 0) return (next?.wait ?? Number.POSITIVE_INFINITY) / 1000;
     const limited = keys.flatMap(({ limit_key }) => limit_key ?? []);
-    const { taken, left, full } = await transaction(pool, (connection) => start(connection, db, limited));
+    const { taken, left, full } = await transaction(pool, (connection) => start(connection, limited));
     if (taken.length === 0) return LONGEST_MS; // another dispatcher has them
     failpoint('timers.after_commit');
     for (const { late } of taken) metrics.timerLateness.observe(late / 1e6);
@@ -80,7 +79,7 @@ async function due({ pool, db, due: told, ended, crowded }: Deps): Promise<numbe
 }
 
 // Lock order: limits, timers; the slots are taken as accepting does.
-async function start(connection: PoolConnection, db: Db, keys: readonly string[]): Promise<Started> {
+async function start(connection: PoolConnection, keys: readonly string[]): Promise<Started> {
   const limits = await lockLimits(connection, keys);
   const limited = keys.length > 0 ? format(' OR limit_key IN (?)', [keys]) : '';
   const select = `SELECT ${COLUMNS} FROM timers WHERE ${STARTS} AND due_time <= NOW(6) AND (limit_key IS NULL${limited})
@@ -92,7 +91,7 @@ async function start(connection: PoolConnection, db: Db, keys: readonly string[]
   const entering = taken.filter((one) => !dropped.has(one));
   await rows(connection, [...enter(limits, entering), ...entering.map(removal)]);
   const endings = [...dropped].map(({ execution }): Ending => ({ execution, to: 'SKIPPED', error: skipped() }));
-  const left = endings.length > 0 ? await endWaiting(connection, db, endings) : NONE;
+  const left = endings.length > 0 ? await endWaiting(connection, endings) : NONE;
   failpoint('timers.before_commit');
   const full = [...limits.values()].filter(({ policy }) => policy === 'CANCEL_OLD').map(({ limit_key }) => limit_key);
   return { taken, left, full };
@@ -110,7 +109,7 @@ const removal = ({ due_time, kind, execution }: Timer): string =>
   format('DELETE FROM timers WHERE due_time = ? AND kind = ? AND execution = ?', [due_time, kind, execution]);
 
 // What waited for too long, wherever it waits.
-async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
+async function expire({ pool, specs, ended }: Deps): Promise<void> {
   const selects = ['ready', 'waiting', 'timers'].map(
     (table) => `SELECT execution, expire_time FROM ${table} WHERE expire_time <= NOW(6) LIMIT ${PAGE}`,
   );
@@ -126,7 +125,7 @@ async function expire({ pool, db, specs, ended }: Deps): Promise<void> {
     return { execution: row.id, to: 'TIMED_OUT', error: expired(isToStart ? 'ScheduleToStartTimeout' : 'ScheduleToCloseTimeout') };
   });
   failpoint('expire.before_commit');
-  const left = await transaction(pool, (connection) => endWaiting(connection, db, endings));
+  const left = await transaction(pool, (connection) => endWaiting(connection, endings));
   failpoint('expire.after_commit');
   metrics.expired.inc({ where: 'waiting' }, left.ended.size);
   ended(left);

@@ -1,5 +1,4 @@
 // What is told of executions that ended: their rows as the event needs them, the outbox statement, and the dead letters among them.
-import type { Db } from '#platform/db.ts';
 import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import * as events from '../events.ts';
@@ -14,17 +13,14 @@ const COLUMNS = `id, workspace, automation, revision, state, version, creator, r
 export const selectTold = (ids: readonly Buffer[]): string => format(`SELECT ${COLUMNS} FROM executions WHERE id IN (?)`, [ids]);
 
 // The rows after the change. The parts are of the event, in their order.
-export function tellEnds(
-  db: Db,
-  changed: readonly (Told & { output?: string | null })[],
-): { statements: string[]; parts: readonly events.Part[] } {
+export function tellEnds(changed: readonly (Told & { output?: string | null })[]): { statements: string[]; parts: readonly events.Part[] } {
   const parts = changed.map((row) =>
     events.partOf({
       execution: messageOf({ output: null, ...row, ...NOT_TOLD }, ''),
       workspaceId: fromBytes('workspace', row.workspace),
     }),
   );
-  return { statements: parts.length === 0 ? [] : [emitSql(db, ...events.ended(parts)).replace(/;$/, ''), ...deadSql(changed)], parts };
+  return { statements: parts.length === 0 ? [] : [emitSql(...events.ended(parts)), ...deadSql(changed)], parts };
 }
 
 // What ended in one of these is a dead letter until somebody looks after it.

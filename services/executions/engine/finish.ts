@@ -1,6 +1,5 @@
 // How executions leave running: to a final state, to the backoff of a retry, or back to ready, at once or later. The caller has locked their rows in running (the
 // fence), decides by machine.ts, adds what else it writes, and commits. Lock order: running, limits, slots, waiting, ready, timers, executions.
-import type { Db } from '#platform/db.ts';
 import { endAttempts } from './attempts.ts';
 import { selectTold, type Told, tellEnds } from './ended.ts';
 import type { Claimed, Situation, Verdict } from './machine.ts';
@@ -114,7 +113,7 @@ export interface Finish {
 // What notices may tell after the commit of executions that end, by their ids in hexadecimal. Those with a large output are not among them.
 export type Ends = ReadonlyMap<string, Uint8Array>;
 
-export async function finish(connection: Connection, db: Db, leaves: readonly Leave[]): Promise<Finish> {
+export async function finish(connection: Connection, leaves: readonly Leave[]): Promise<Finish> {
   const inOrder = [...leaves].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
   const limits = await lockLimits(connection, slotsOf(inOrder).keys());
   const given = await giveOn(connection, limits, slotsOf(inOrder));
@@ -123,7 +122,7 @@ export async function finish(connection: Connection, db: Db, leaves: readonly Le
   );
   const gone = inOrder.map(rowAfter);
   const ended = gone.filter(({ isEnded }) => isEnded);
-  const told = tellEnds(db, ended.map(toldOf));
+  const told = tellEnds(ended.map(toldOf));
   const statements = [
     ...given.statements,
     ...insert('ready', READY, back.map(readyOf)),

@@ -12,8 +12,7 @@ describe('leaving without having run', () => {
   });
   after(() => schema.stop());
 
-  const end = (endings: Ending[]): Promise<Left> =>
-    schema.db.transaction((tx) => endWaiting({ query: (sql) => tx.raw(sql) }, schema.db, endings));
+  const end = (endings: Ending[]): Promise<Left> => schema.db.transaction((tx) => endWaiting({ query: (sql) => tx.raw(sql) }, endings));
   const row = (id: Buffer) => schema.db('executions').where({ id }).first();
 
   it('ends those that stand in ready, waiting or timers, with an event and a version', async () => {
@@ -22,7 +21,6 @@ describe('leaving without having run', () => {
     const { left, outbox } = await schema.db.transaction(async (tx) => ({
       left: await endWaiting(
         { query: (sql) => tx.raw(sql) },
-        schema.db,
         ids.map((execution) => ({ execution, to: 'CANCELLED', reason: 'no need' })),
       ),
       outbox: await tx('outbox').select('type', 'data'),

@@ -1,6 +1,5 @@
 // Ends executions that do not run: out of ready, waiting or timers, with their slots given on, the final state and the event in one transaction.
 // Lock order: limits, slots, waiting, ready, timers, executions.
-import type { Db } from '#platform/db.ts';
 import { selectTold, type Told, tellEnds } from './ended.ts';
 import type { ErrorBody } from './machine.ts';
 import { giveOn, lockLimits } from './slots.ts';
@@ -27,7 +26,7 @@ const GRACE_SECONDS = 10;
 const MARGIN_SECONDS = 15; // for a server that does not end it
 
 // Inside the caller's transaction. Call relay.kick() and ring(lanes) after the commit, and notify each that ended.
-export async function endWaiting(connection: Connection, db: Db, endings: readonly Ending[]): Promise<Left> {
+export async function endWaiting(connection: Connection, endings: readonly Ending[]): Promise<Left> {
   const wanted = new Map(endings.map((ending) => [hex(ending.execution), ending]));
   const places = await findPlaces(
     connection,
@@ -45,7 +44,7 @@ export async function endWaiting(connection: Connection, db: Db, endings: readon
   const given = await giveOn(connection, limits, slotsOf(held));
   const after = (results.at(-1) as Told[]).map((row) => endedRow(row, wanted.get(hex(row.id)), clock.now));
   const told = after.map(({ row }) => row);
-  await rows(connection, [...given.statements, ...after.map(({ row, ending }) => update(row, ending)), ...tellEnds(db, told).statements]);
+  await rows(connection, [...given.statements, ...after.map(({ row, ending }) => update(row, ending)), ...tellEnds(told).statements]);
   return { ended: new Set(held.map(({ execution }) => hex(execution))), lanes: new Set(given.lanes) };
 }
 
