@@ -4,6 +4,7 @@ import { accessSync, closeSync, constants, existsSync, openSync, rmSync, writeFi
 import { delimiter, dirname, join } from 'node:path';
 import { type Outer, plainEnvironment } from './environment.ts';
 import { StartFault, wayOut } from './faults.ts';
+import { fitsSocket } from './layout.ts';
 import { lastLines, sizeOf } from './log-file.ts';
 import type { Part } from './part.ts';
 import { databaseReady } from './ready.ts';
@@ -47,7 +48,14 @@ export function findMariadbd(given: string | undefined, path = process.env.PATH 
   return found;
 }
 
-export const databaseUrl = (port: number, password: string): string => `mysql://${USER}:${encodeURIComponent(password)}@127.0.0.1:${port}/`;
+const SOCKET = 'mysql.sock';
+
+// By its socket where the data folder is given and its path is short enough: a round trip takes less than by TCP.
+export function databaseUrl(port: number, password: string, folder?: string): string {
+  const path = folder && join(folder, SOCKET);
+  const bySocket = path && fitsSocket(path) ? `?${new URLSearchParams({ socketPath: path })}` : '';
+  return `mysql://${USER}:${encodeURIComponent(password)}@127.0.0.1:${port}/${bySocket}`;
+}
 
 export function databasePart({ folder, initFile, log, port, password, given, outer }: Options): Part {
   const command = findMariadbd(given);
@@ -61,7 +69,7 @@ export function databasePart({ folder, initFile, log, port, password, given, out
       '--no-defaults',
       ...asRoot,
       `--datadir=${folder}`,
-      '--socket=mysql.sock', // below the data folder: a socket's whole path may have 107 bytes only
+      `--socket=${SOCKET}`, // below the data folder: a socket's whole path may have 107 bytes only
       '--pid-file=mysql.pid',
       `--port=${port}`,
       '--bind-address=127.0.0.1',
@@ -90,12 +98,13 @@ export function databasePart({ folder, initFile, log, port, password, given, out
 
 // Set at each start, so that a changed secrets folder cannot lock anybody out. Other accounts need the socket, which is private.
 const accountSql = (password: string): string =>
-  [
-    `CREATE USER IF NOT EXISTS '${USER}'@'127.0.0.1';`,
-    `ALTER USER '${USER}'@'127.0.0.1' IDENTIFIED BY '${password}';`,
-    `GRANT ALL PRIVILEGES ON *.* TO '${USER}'@'127.0.0.1' WITH GRANT OPTION;`,
-    '',
-  ].join('\n');
+  ['127.0.0.1', 'localhost'] // by TCP and by the socket
+    .flatMap((host) => [
+      `CREATE USER IF NOT EXISTS '${USER}'@'${host}';`,
+      `ALTER USER '${USER}'@'${host}' IDENTIFIED BY '${password}';`,
+      `GRANT ALL PRIVILEGES ON *.* TO '${USER}'@'${host}' WITH GRANT OPTION;\n`,
+    ])
+    .join('\n');
 
 interface Initialising {
   folder: string;

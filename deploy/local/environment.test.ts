@@ -3,6 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { databaseUrl } from './database.ts';
 import { automationEnvironment, edgeEnvironment, serviceEnvironment, type Wiring } from './environment.ts';
 import { StartFault, tellFault, wayOut } from './faults.ts';
 import { freePort, isFree, keepPorts, publicPort } from './ports.ts';
@@ -89,6 +90,16 @@ describe('the environments of parts', () => {
     expect(one.natsPrefix).not.to.equal(two.natsPrefix);
     expect(Object.values(one.ports).filter((port) => Object.values(two.ports).includes(port))).to.deep.equal([]);
     for (const { layout } of [one, two]) rmSync(layout.root, { recursive: true });
+  });
+});
+
+describe('the address of the database', () => {
+  it('names its socket where a socket may have that path', () => {
+    const socketOf = (folder: string) => new URL(databaseUrl(3306, 'p@ss', folder)).searchParams.get('socketPath');
+    expect(socketOf('/a b/mysql')).to.equal('/a b/mysql/mysql.sock');
+    expect(socketOf(`/${'f'.repeat(95)}`)).to.have.length(107);
+    expect(socketOf(`/${'f'.repeat(96)}`), 'too long').to.equal(null);
+    expect(databaseUrl(3306, 'p@ss')).to.equal('mysql://millrace:p%40ss@127.0.0.1:3306/');
   });
 });
 

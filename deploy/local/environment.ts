@@ -1,6 +1,6 @@
 // The only place that builds environments: what each part is told about itself and the others. Secrets go by file.
 import { join } from 'node:path';
-import { type Layout, REPOSITORY } from './layout.ts';
+import { fitsSocket, type Layout, REPOSITORY } from './layout.ts';
 import type { Secrets } from './secrets.ts';
 
 export type Env = Record<string, string>;
@@ -44,7 +44,6 @@ export const PROCESSES = {
   api: ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks'],
   dispatcher: ['dispatcher'],
 };
-const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
 export const BUILDER = 'builder';
 export const AREAS = ['health', 'identity', 'tasks', 'automations', 'executions', 'schedules', 'webhooks'];
 
@@ -225,7 +224,7 @@ export function edgeEnvironment(w: Wiring): Env {
 // A socket that only its owner may use, where its path is short enough for one.
 function edgeAdmin(w: Wiring): string {
   const path = join(w.layout.run, 'edge-admin.sock');
-  return path.length < LONGEST_SOCKET ? path : adminOf(w, 'edge');
+  return fitsSocket(path) ? path : adminOf(w, 'edge');
 }
 
 // For programs beside the stack, such as tests: everything that they need to join it or to start a process of it again.

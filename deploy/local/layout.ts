@@ -27,6 +27,9 @@ export function layoutOf(root: string): Layout {
   };
 }
 
+const LONGEST_SOCKET = 108; // bytes of a path, with its end (unix(7))
+export const fitsSocket = (path: string): boolean => Buffer.byteLength(path) < LONGEST_SOCKET;
+
 export function makeFolders(layout: Layout): void {
   for (const folder of [layout.root, layout.data, layout.secrets, layout.logs, layout.run])
     mkdirSync(folder, { recursive: true, mode: 0o700 });

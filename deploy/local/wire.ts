@@ -6,7 +6,7 @@ import { brokerPart, brokerUrl } from './broker.ts';
 import { databasePart, databaseUrl } from './database.ts';
 import { BUILDER, type Choices, PROCESSES, readChoices, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
-import { layoutOf, makeFolders, REPOSITORY } from './layout.ts';
+import { type Layout, layoutOf, makeFolders, REPOSITORY } from './layout.ts';
 import type { Part } from './part.ts';
 import { isFree, keepPorts } from './ports.ts';
 import { isAlive } from './process-table.ts';
@@ -40,7 +40,7 @@ export async function wire(options: StackOptions): Promise<Wiring> {
     ports,
     processes,
     automations,
-    databaseUrl: choices.databaseUrl ?? databaseUrl(ports.database ?? 0, secrets.databasePassword),
+    databaseUrl: choices.databaseUrl ?? databaseUrl(ports.database ?? 0, secrets.databasePassword, mysqlFolder(layout)),
     databasePrefix: options.databasePrefix ?? outer.MILLRACE_DATABASE_PREFIX ?? prefix,
     natsUrl: choices.natsUrl ?? brokerUrl(ports.broker ?? 0, secrets.brokerPassword),
     natsPrefix: options.natsPrefix ?? outer.MILLRACE_NATS_PREFIX ?? prefix,
@@ -97,6 +97,8 @@ export async function chosenEdge(choices: Choices): Promise<string | undefined> 
 }
 
 // The parts in two groups: what keeps state, then what uses it. Those replaced by a URL are left out.
+const mysqlFolder = (layout: Layout): string => join(layout.data, 'mysql');
+
 export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.choices.parts): [Part[], Part[]] {
   const isWanted = (...names: string[]) => wanted === undefined || names.some((name) => wanted.includes(name));
   const log = (name: string) => join(w.layout.logs, `${name}.log`);
@@ -104,7 +106,7 @@ export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.cho
   if (isWanted('database') && !w.choices.databaseUrl) {
     stores.push(
       databasePart({
-        folder: join(w.layout.data, 'mysql'),
+        folder: mysqlFolder(w.layout),
         initFile: join(w.layout.run, 'accounts.sql'),
         log: log('database'),
         port: w.ports.database ?? 0,

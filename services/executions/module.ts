@@ -38,6 +38,7 @@ import * as projection from './handlers/projection.ts';
 import * as queues from './handlers/queues.ts';
 import * as quotas from './handlers/quotas.ts';
 import * as servers from './handlers/servers.ts';
+import { openHearing } from './hearing.ts';
 import { openHold } from './hold.ts';
 import { tidyLimits } from './limits-system.ts';
 import { openQuota } from './quota.ts';
@@ -71,7 +72,8 @@ export const module: Module = {
     const fleet = openFleet(() => fleetOf(pool));
     const revisions = openRevisions(pool);
     const reads = openReads({ pool, fleet, revisions });
-    const tails = openTails({ pool, bus, everyMs: keepAliveMs });
+    const hearing = openHearing(bus);
+    const tails = openTails({ pool, bus: hearing, everyMs: keepAliveMs });
     const cancel = openCancel({ db, bus, relay });
     const makeRoom = openCrowd({ pool: keepers, cancel, log });
     const unique = { pool: keepers, cancel, log };
@@ -81,8 +83,8 @@ export const module: Module = {
       admit: openQuotaView({ pool, defaults, clock, waiting }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
       accepted(lanes, hasTimers, crowded, replaced, fresh) {
-        relay.kick();
         hurry(bus, lanes, fresh);
+        relay.kick();
         if (hasTimers) bus.notify(notices.timers);
         for (const key of crowded) makeRoom(key).catch((error) => log.warn({ error, key }, 'older executions make room later'));
         for (const one of replaced)
@@ -92,8 +94,8 @@ export const module: Module = {
     const create = openCreate({ db, pool, reads, accept });
 
     serve(ExecutionServiceService, {
-      ...executions.handlers({ pool, bus, reads, create, cancel, lookMs }),
-      ...logs.handlers({ bus, log, reads, tails, keepAliveMs }),
+      ...executions.handlers({ pool, bus: hearing, reads, create, cancel, lookMs }),
+      ...logs.handlers({ bus: hearing, log, reads, tails, keepAliveMs }),
     });
     serve(
       ControlServiceService,
@@ -125,6 +127,7 @@ export const module: Module = {
     let mends = 0;
     const stops = [
       startArtifacts({ db, log, serve, check, read, pool: keepers, reads }),
+      async () => hearing.stop(),
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),

@@ -1,5 +1,5 @@
 // Notices that somebody waits for. A notice says "look" and may be lost: who waits looks again when the time is up, too.
-import type { Bus } from '#platform/bus.ts';
+import type { Hearing } from './hearing.ts';
 
 export interface Pulse {
   count(): number; // take it before looking, give it to wait()
@@ -9,7 +9,7 @@ export interface Pulse {
   close(): void;
 }
 
-export function openPulse(bus: Pick<Bus, 'onNotice' | 'onReconnect'>, subjects: readonly string[]): Pulse {
+export function openPulse(bus: Hearing, subjects: readonly string[]): Pulse {
   let count = 0;
   let last: Uint8Array | undefined;
   const waiting = new Set<() => void>();

@@ -1,19 +1,19 @@
 // Tails of logs. One tailer for each execution that is watched in this process: whoever is at its end shares one read, whoever is a little behind
 // finds the frames in its ring, whoever is further behind reads by himself. Nobody waits for another, and nothing is kept for a slow reader.
 import { createHash } from 'node:crypto';
-import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import { notFound } from '#platform/errors.ts';
 import { fromBytes } from '#platform/id.ts';
 import { gauge } from '#platform/metrics.ts';
 import * as notices from './engine/notices.ts';
+import type { Hearing } from './hearing.ts';
 import { advance, close, compare, type Frame, hashed, type Item, type Position, type Step } from './log.ts';
 import * as store from './log-system.ts';
 import { openPulse } from './pulse.ts';
 
 interface Deps {
   pool: Pool;
-  bus: Pick<Bus, 'onNotice' | 'onReconnect'>;
+  bus: Hearing;
   everyMs: number; // looks again without a notice
 }
 export interface Tails {

@@ -23,9 +23,9 @@ export const schemaOf = (config: Pick<Config, 'databasePrefix'>, area: string): 
 
 export function connectionOf(config: Pick<Config, 'databaseUrl'>) {
   const url = new URL(config.databaseUrl);
+  const socketPath = url.searchParams.get('socketPath');
   return {
-    host: url.hostname,
-    port: Number(url.port || 3306),
+    ...(socketPath ? { socketPath } : { host: url.hostname, port: Number(url.port || 3306) }),
     user: decodeURIComponent(url.username),
     password: decodeURIComponent(url.password),
     charset: 'utf8mb4',
@@ -57,7 +57,7 @@ export function openKnex(config: Settings, schema: string | undefined, max = con
 
 // Raw connections for hot paths. Each connection is set up before its first use.
 export function openPool(config: Settings, schema: string, connections: number): Pool {
-  const pool = createPool({ ...connectionOf(config), database: schema, connectionLimit: connections, maxIdle: connections });
+  const pool = createPool({ ...connectionOf(config), database: schema, connectionLimit: connections, maxIdle: connections, trace: false });
   pool.pool.on('connection', (connection) => connection.query(SESSION_SQL)); // queued before whatever the borrower sends
   return pool;
 }

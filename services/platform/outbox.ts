@@ -9,7 +9,7 @@ import { failpoint } from './failpoint.ts';
 import { fromBytes, newBytes } from './id.ts';
 import type { Logger } from './log.ts';
 import { counter, gauge } from './metrics.ts';
-import { pause } from './pause.ts';
+import { pause, sleeper } from './pause.ts';
 
 export interface Event {
   type: string; // CloudEvents type, such as task.created
@@ -80,8 +80,8 @@ const schemaName = (db: Db | Tx): string => (db.client.config.connection as { da
 
 export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bus: Bus; area: string; log: Logger }): Relay {
   const stopped = new AbortController();
-  let wake = new AbortController();
-  const kick = () => wake.abort();
+  let rest = sleeper();
+  const kick = () => rest.wake();
   relays.set(schemaName(db), kick);
 
   // One page: locked, published, acknowledged, deleted. Other relays skip what is locked here.
@@ -117,11 +117,11 @@ export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bu
   async function run(): Promise<void> {
     await bus.ensureEvents().catch(() => undefined); // else the first event would wait for it
     while (!stopped.signal.aborted) {
-      wake = new AbortController();
+      rest = sleeper();
       try {
         if ((await page()) === PAGE) continue;
         const since = performance.now();
-        await pause(IDLE_MS, wake.signal);
+        await rest.sleep(IDLE_MS);
         const isBusy = performance.now() - since < BUSY_GATHER_MS;
         await pause(isBusy ? BUSY_GATHER_MS : GATHER_MS, stopped.signal);
       } catch (error) {
@@ -137,7 +137,7 @@ export function openRelay({ db, pool, bus, area, log }: { db: Db; pool: Pool; bu
     kick,
     async stop() {
       stopped.abort();
-      wake.abort();
+      rest.wake();
       relays.delete(schemaName(db));
       await Promise.race([running, pause(3000)]);
     },

@@ -64,13 +64,13 @@ export const module: Module = {
 
     // What is told after executions have left running.
     function left(leaves: readonly Leave[], lanes: ReadonlySet<number>, ends?: Ends): void {
+      for (const { row } of leaves) changed(row.execution, ends?.get(hex(row.execution))); // first: somebody waits for it
       ringAll(new Set([...lanes, ...gate.beside(leaves.map(({ row }) => row.lane))]));
       if (leaves.some(({ verdict }) => verdict.to !== 'QUEUED' && verdict.to !== 'RETRYING')) relay.kick();
       if (leaves.some(({ verdict }) => verdict.to === 'RETRYING')) timers.wake();
       usage.count(leaves);
       for (const { row, verdict } of leaves) {
         metrics.ended.inc({ to: verdict.to });
-        changed(row.execution, ends?.get(hex(row.execution)));
         if (row.started || verdict.to !== 'QUEUED') compactor.ended(row.execution, row.attempt);
       }
     }

@@ -2,7 +2,6 @@
 import type { ErrorReason } from '#gen/millrace/executions/v1/error_reason.ts';
 import { Execution, Execution_State } from '#gen/millrace/executions/v1/execution.ts';
 import type { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
-import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import { reasonsOf } from '#platform/errors.ts';
 import type { Call, Handlers } from '#platform/handlers.ts';
@@ -14,13 +13,14 @@ import { isFinal } from '../engine/machine.ts';
 import * as notices from '../engine/notices.ts';
 import { endIn } from '../events.ts';
 import { attemptOf, draftAgain, draftOf, type StateName } from '../execution.ts';
+import type { Hearing } from '../hearing.ts';
 import { openPulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import * as store from '../store.ts';
 
 export interface Deps {
   pool: Pool;
-  bus: Pick<Bus, 'onNotice' | 'onReconnect'>;
+  bus: Hearing;
   reads: Reads;
   create: Create;
   cancel: Cancel;

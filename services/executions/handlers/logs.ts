@@ -6,7 +6,6 @@ import type {
   TailExecutionLogsResponse,
   WatchExecutionResponse,
 } from '#gen/millrace/executions/v1/execution_service.ts';
-import type { Bus } from '#platform/bus.ts';
 import { Fault, reasonsOf } from '#platform/errors.ts';
 import { faultOf } from '#platform/faults.ts';
 import type { Handlers } from '#platform/handlers.ts';
@@ -16,13 +15,14 @@ import { parseCursor } from '../engine/log-codec.ts';
 import * as notices from '../engine/notices.ts';
 import { endIn } from '../events.ts';
 import { stateOf } from '../execution.ts';
+import type { Hearing } from '../hearing.ts';
 import { type Position, START } from '../log.ts';
 import { openPulse, type Pulse } from '../pulse.ts';
 import type { Reads } from '../reads.ts';
 import type { Tails } from '../tail.ts';
 
 export interface Deps {
-  bus: Pick<Bus, 'onNotice' | 'onReconnect'>;
+  bus: Hearing;
   log: Logger;
   reads: Reads;
   tails: Tails;
