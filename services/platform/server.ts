@@ -81,9 +81,13 @@ export function openServer({ contract, validator, authenticate, log }: Options):
     if (requestId.length > 128) throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', 'the idempotency key is longer than 128 characters');
     const deadline = incoming.getDeadline();
     const at = typeof deadline === 'number' ? deadline : deadline.getTime();
+    let signal: AbortSignal | undefined; // made for whoever asks for it: most calls do not
     return {
       caller,
-      signal: AbortSignal.any([gone.signal, stopping.signal]),
+      get signal() {
+        signal ??= AbortSignal.any([gone.signal, stopping.signal]);
+        return signal;
+      },
       requestId,
       get requestHash() {
         return request ? validator.hash(method, request.bytes) : createHash('sha256').digest();
