@@ -79,6 +79,7 @@ describe('a dispatcher whose database or broker is away', function () {
     wires.push(wire);
     url.hostname = '127.0.0.1';
     url.port = `${wire.port}`;
+    url.search = ''; // a socket would pass it by
     return { wire, url: url.href };
   }
 
