@@ -1,6 +1,7 @@
 // MariaDB in a private data folder, for loopback only.
 import { spawn } from 'node:child_process';
 import { accessSync, closeSync, constants, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type Outer, plainEnvironment } from './environment.ts';
 import { StartFault, wayOut } from './faults.ts';
@@ -57,6 +58,9 @@ export function databaseUrl(port: number, password: string, folder?: string): st
   return `mysql://${USER}:${encodeURIComponent(password)}@127.0.0.1:${port}/${bySocket}`;
 }
 
+// A sixteenth of the machine's memory, 256 MiB to 1 GiB: the indexes of a long history stay in it. What is not used yet takes none.
+export const poolMiB = (bytes: number): number => Math.min(1024, Math.max(256, Math.floor(bytes / 2 ** 24)));
+
 export function databasePart({ folder, initFile, log, port, password, given, outer }: Options): Part {
   const command = findMariadbd(given);
   const env = plainEnvironment(outer);
@@ -79,7 +83,7 @@ export function databasePart({ folder, initFile, log, port, password, given, out
       '--default-time-zone=+00:00',
       '--max-connections=500',
       '--max-allowed-packet=64M',
-      '--innodb-buffer-pool-size=256M',
+      `--innodb-buffer-pool-size=${poolMiB(totalmem())}M`,
       '--innodb-flush-log-at-trx-commit=1', // an answered call is on the disk
       '--performance-schema=off',
       '--skip-log-bin',

@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { databaseUrl } from './database.ts';
+import { databaseUrl, poolMiB } from './database.ts';
 import { automationEnvironment, edgeEnvironment, serviceEnvironment, type Wiring } from './environment.ts';
 import { StartFault, tellFault, wayOut } from './faults.ts';
 import { freePort, isFree, keepPorts, publicPort } from './ports.ts';
@@ -100,6 +100,9 @@ describe('the address of the database', () => {
     expect(socketOf(`/${'f'.repeat(95)}`)).to.have.length(107);
     expect(socketOf(`/${'f'.repeat(96)}`), 'too long').to.equal(null);
     expect(databaseUrl(3306, 'p@ss')).to.equal('mysql://millrace:p%40ss@127.0.0.1:3306/');
+  });
+  it('comes with a cache that suits the machine', () => {
+    expect([1, 8, 24].map((gib) => poolMiB(gib * 2 ** 30))).to.deep.equal([256, 512, 1024]);
   });
 });
 
