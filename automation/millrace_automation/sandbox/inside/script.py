@@ -95,6 +95,7 @@ def lock_in(plan: ChildPlan, shared: Shared) -> None:
         shared.rules.add(RULESET, '.', landlock.ALL)
         landlock.enter(RULESET)
     shared.filter.enforce()
+    execution.rehearse()
 
 
 def _rules(plan: Plan) -> landlock.Rules:
