@@ -74,7 +74,8 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
 
   it('lets a dispatcher that stood still past its lease write nothing', async () => {
     const first = await lab.dispatcher();
-    const id = await lab.start(talker, { input: { lines: 400 } });
+    // It prints for longer than the lease and taking over last together.
+    const id = await lab.start(talker, { input: { lines: 800 } });
     await until('some lines', async () => (await lineCount(id)) > 20);
     const second = await lab.dispatcher(); // before: how long it takes to start is not what is tried
     first.signal('SIGSTOP');
@@ -82,10 +83,10 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
     const before = await lineCount(id);
     await until('lines to come again', async () => (await lineCount(id)) > before + 20);
     first.signal('SIGCONT');
-    const done = await lab.ended(id, 30_000);
+    const done = await lab.ended(id, 40_000);
     expect(stateOf(done)).to.equal('SUCCEEDED');
     expect(done.attemptCount).to.equal(1);
-    await checkLog(id, expected(400));
+    await checkLog(id, expected(800));
     await clean();
     await first.stop();
     await second.stop();
