@@ -7,6 +7,15 @@ import { GREETING } from './journey.ts';
 import { type Api, expectStatus, publish, signUp } from './rest.ts';
 
 const PATIENCE_MS = 30_000; // spans are sent some seconds after they ended
+// What each process tells last.
+const ENDS = [
+  ['millrace-edge', /./],
+  ['millrace-api', /TaskService\/RunTask$/],
+  ['millrace-dispatcher', 'attempt'],
+  ['millrace-dispatcher', 'commit dispatcher.intake'],
+  ['runner', 'job'],
+  ['millrace-api', 'take execution.ended'],
+] as const;
 
 describe('a trace', function () {
   this.timeout(120_000);
@@ -44,10 +53,8 @@ describe('a trace', function () {
       'the whole trace',
       () => {
         spans = collector.spans.filter((span) => span.trace === trace);
-        const heard = new Set(
-          spans.filter(({ name: what }) => what === 'take execution.ended' || what === 'job').map(({ service }) => service),
-        );
-        return heard.size === 2 && spans.some(({ service, parent }) => service === 'millrace-edge' && parent === caller);
+        const isWhole = spans.every(({ parent }) => parent === caller || spans.some(({ id }) => id === parent));
+        return isWhole && ENDS.every(([service, what]) => spans.some(is(service, what)));
       },
       PATIENCE_MS,
     ).catch((error) => {

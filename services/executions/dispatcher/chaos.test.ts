@@ -22,7 +22,7 @@ describe('dispatchers and servers that are killed, stopped and woken', function 
   let lab: Lab;
   let talker: string;
   before(async () => {
-    lab = await startLab({ targets: ['executions'], env: { MILLRACE_DISPATCHER_SERVER_LEASE_MS: '6000' } });
+    lab = await startLab({ targets: ['executions'], env: { MILLRACE_DISPATCHER_SERVER_LEASE_MS: '12000' } });
     await lab.runner();
     talker = await lab.publish({ source: TALKER });
   });
