@@ -20,6 +20,7 @@ _NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts')
 _KINDS = sorted({value for name, value in vars(resource).items() if name.startswith('RLIMIT_')} - {resource.RLIMIT_CPU})
 _POLICY, _NICE, _CHILDREN_TIME = 38, 16, slice(13, 15)  # fields of /proc/PID/stat behind the name
 _TICKS = os.sysconf('SC_CLK_TCK')
+_LEAVING_SECONDS = 0.05
 _FILES_BYTES = 1 << 20  # of the folder when nothing but the source is in it
 
 
@@ -44,9 +45,16 @@ class Inspection:
     def fault(self) -> str | None:
         """What keeps the process from being used again, in a word. None: nothing."""
         try:
-            return self._fault(_status(self._pid))
+            return self._fault(self._settled())
         except (OSError, KeyError, ValueError):
             return 'hidden'  # it does not let itself be looked at, or it is gone
+
+    def _settled(self) -> dict[bytes, bytes]:
+        """Python takes a thread for ended a moment before the kernel does."""
+        end = time.monotonic() + _LEAVING_SECONDS
+        while (status := _status(self._pid))[b'Threads'] != b'1' and time.monotonic() < end:
+            time.sleep(0.001)
+        return status
 
     def _fault(self, status: dict[bytes, bytes]) -> str | None:
         if status[b'Threads'] != b'1':
