@@ -61,7 +61,6 @@ export async function finishing(bench: Bench, count: number): Promise<void> {
   await drain(bench, automation);
 }
 
-// A burst: how many are accepted a second, and how many are done a second from the first acceptance to the last end.
 // With little work for the client, which shares the processors with what is measured: fetch takes as long as the edge.
 const post = ({ base, token }: Api, agent: Agent, path: string, body: object): Promise<void> =>
   new Promise((resolve, reject) => {
@@ -73,6 +72,7 @@ const post = ({ base, token }: Api, agent: Agent, path: string, body: object): P
     sent.once('error', reject).end(JSON.stringify(body));
   });
 
+// A burst: how many are accepted a second, and how many are done a second from the first acceptance to the last end.
 export async function burst(bench: Bench): Promise<Figure[]> {
   const automation = await publish(bench.api, NOTHING, { isolation: bench.isolation });
   const count = bench.quick ? 300 : 2000;

@@ -55,7 +55,7 @@ export function openKnex(config: Settings, schema: string | undefined, max = con
   });
 }
 
-// Raw connections for hot paths. Each connection is set up before its first use.
+// Raw connections for hot paths: without the stack of whoever asked, which each statement would pay for. Each is set up before its first use.
 export function openPool(config: Settings, schema: string, connections: number): Pool {
   const pool = createPool({ ...connectionOf(config), database: schema, connectionLimit: connections, maxIdle: connections, trace: false });
   pool.pool.on('connection', (connection) => connection.query(SESSION_SQL)); // queued before whatever the borrower sends
