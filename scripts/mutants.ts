@@ -37,16 +37,23 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a remembered claim that is not compared',
     file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
-    edits: [['{unless(`', '{unless(`1 = 1 OR ']],
+    edits: [['`COUNT(*) = $', '`1 = 1 OR COUNT(*) = $']],
     test: `${EXECUTIONS}/dispatcher/intake.test.ts`,
     case: 'ends nothing by what has changed since the claim',
   },
   {
     name: 'a remembered claim that is compared without a lock',
     file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
-    edits: [['WHERE execution IN (?) ORDER BY execution FOR UPDATE', 'WHERE execution IN (?) ORDER BY execution']],
+    edits: [['line_count = 0 FOR UPDATE', 'line_count = 0']],
     test: `${EXECUTIONS}/dispatcher/fence.test.ts`,
     case: 'by what the claim knew',
+  },
+  {
+    name: 'a claim by notice that does not lock the servers',
+    file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
+    edits: [["const SHARED = 'LOCK IN SHARE MODE';", "const SHARED = '';"]],
+    test: `${EXECUTIONS}/dispatcher/fresh.test.ts`,
+    case: 'waits for a takeover',
   },
   {
     name: 'a remembered automation that is not compared',

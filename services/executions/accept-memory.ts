@@ -3,14 +3,14 @@
 import { LRUCache } from 'lru-cache';
 import type { Asked } from './accept.ts';
 import type { Looked } from './accept-store.ts';
-import { openClock } from './engine/clock.ts';
+import { type Clock, openClock } from './engine/clock.ts';
 import type { Automation } from './plan.ts';
 
 export interface Memory {
   keep(items: readonly Asked[], looked: Looked): void;
   recall(items: readonly Asked[]): Looked | undefined; // all that a look would tell, as far as is known
   forget(items: readonly Asked[]): void;
-  hear(time: Date): void; // by the database, right now
+  clock: Clock;
 }
 
 const MOST = 10_000;
@@ -20,7 +20,7 @@ export function openMemory(): Memory {
   const clock = openClock();
 
   return {
-    hear: clock.hear,
+    clock,
     keep(items, { time, automations, shut }) {
       clock.hear(time);
       for (const { workspace, draft } of items) {

@@ -68,7 +68,7 @@ export function alike(connection: Connection, workspaces: readonly Buffer[], aut
   const isAlike = `(SELECT COUNT(*) FROM automations WHERE (${same.join(' OR ')}) AND ${simple}) = ${automations.length}
     AND NOT EXISTS (SELECT 1 FROM lanes WHERE workspace IN (?) AND (state <> 'ACTIVE' OR queue_selector IS NOT NULL))
     AND NOT EXISTS (SELECT 1 FROM holds WHERE workspace IN (?))`;
-  return connection.format(`SELECT NOW(6) AS now, ${unless(isAlike)}`, [workspaces, [...workspaces, EVERYONE]]);
+  return connection.format(unless(isAlike), [workspaces, [...workspaces, EVERYONE]]);
 }
 
 // Writes the keys and answers whose they are now. Waits for one that another process is writing.

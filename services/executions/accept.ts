@@ -121,8 +121,7 @@ async function commitAtOnce(
   const alike = store.alike(connection, store.workspacesOf(items), [...known.automations.values()]);
   writing.isCommitting = true;
   try {
-    const [[clock] = []] = await atOnce<{ now: Date }[][]>(connection, [alike, ...store.additions(connection, entries, new Map())]);
-    if (clock) memory.hear(clock.now);
+    await atOnce(connection, memory.clock, [alike, ...store.additions(connection, entries, new Map())]);
   } catch (error) {
     if (!isUnlike(error)) throw error;
     await connection.query('ROLLBACK');

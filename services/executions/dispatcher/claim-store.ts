@@ -1,8 +1,9 @@
 // The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
+import type { Clock } from '../engine/clock.ts';
 import { isOpen } from '../engine/gates.ts';
 import { atOnce, type Connection, format, insert, rows, unless } from '../engine/sql.ts';
 import type { Labels } from '../selector.ts';
-import { epochsOf, lockOwned } from './intake-store.ts';
+import { epochsOf, type Held, lockOwned, unlessOwned } from './intake-store.ts';
 
 // A row of ready, with what starting its execution takes.
 export interface Ready {
@@ -74,25 +75,18 @@ const after = ({ priority, tag }: Mark): string =>
 export async function moveFresh(
   connection: Connection,
   owner: Buffer,
-  servers: readonly { id: Buffer; epoch: number }[],
+  clock: Clock,
+  servers: readonly Held[],
   claimed: readonly Claimed[],
-): Promise<Date | undefined> {
+): Promise<void> {
   const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
-  const ids = servers.map(({ id }) => id);
-  const owned = servers.map(({ id, epoch }) => format('(id = ? AND owner_epoch = ?)', [id, epoch])).join(' OR ');
-  const isOwner = format(`(SELECT COUNT(*) FROM servers WHERE (${owned}) AND owner = ? AND state = 'LIVE' AND NOT drained) = ?`, [
-    owner,
-    ids.length,
-  ]);
   const lanes = [...new Set(claimed.map(({ row }) => row.lane))];
-  const areOpen = lanes.map((lane) => isOpen(String(lane), 'ANY_SERVER')).join(' AND ');
-  const [, [clock] = []] = await atOnce<{ now: Date }[][]>(connection, [
-    lockOwned(owner, ids, 'NOT_DRAINED'),
-    `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${areOpen}`)}`,
-    ...inOrder.flatMap(({ row }) => [`${removal(row)} AND expire_time > NOW(6)`, `SELECT ${unless('ROW_COUNT() = 1')}`]),
+  await atOnce(connection, clock, [
+    unlessOwned(owner, servers, 'NOT_DRAINED'),
+    unless(lanes.map((lane) => isOpen(String(lane), 'ANY_SERVER')).join(' AND ')),
+    ...inOrder.flatMap(({ row }) => [`${removal(row)} AND expire_time > NOW(6)`, unless('ROW_COUNT() = 1')]),
     ...insert('running', RUNNING, inOrder.map(runningOf)),
   ]);
-  return clock?.now;
 }
 
 const removal = ({ lane, priority, tag, execution }: Ready): string =>

@@ -127,8 +127,7 @@ export function openClaimer(deps: Deps): Claimer {
       if (assigned.length < fresh.length) throw new Error('not all of it can be started');
       failpoint('claim.before_fresh');
       const servers = new Map(assigned.map(({ session: { server } }) => [hex(server.id), server]));
-      const heard = await store.moveFresh(connection, deps.me, [...servers.values()], assigned.map(claimedOf));
-      if (heard) deps.clock.hear(heard);
+      await store.moveFresh(connection, deps.me, deps.clock, [...servers.values()], assigned.map(claimedOf));
     } catch (error) {
       forget(assigned);
       if (assigned.length === fresh.length && !isUnlike(error)) throw error;

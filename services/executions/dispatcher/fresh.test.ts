@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
 import type { PoolConnection } from '#platform/db.ts';
 import { newBytes } from '#platform/id.ts';
+import { pause } from '#platform/pause.ts';
+import { openClock } from '../engine/clock.ts';
 import { accept, publish, type Schema, startSchema } from '../engine/fixture.test.ts';
 import { decodeFresh, encodeFresh, type Fresh } from '../engine/fresh.ts';
 import { isUnlike } from '../engine/sql.ts';
@@ -74,7 +76,7 @@ describe('what was accepted just now', () => {
     }
     const claim = async (claimed: readonly Claimed[]): Promise<'claimed' | 'unlike'> => {
       try {
-        await moveFresh(connection, me, [server], claimed);
+        await moveFresh(connection, me, openClock(), [server], claimed);
         return 'claimed';
       } catch (error) {
         await connection.query('ROLLBACK');
@@ -122,6 +124,19 @@ describe('what was accepted just now', () => {
         await schema.db(table).where(key).update(back);
         expect(await claim(claimed)).to.equal('claimed');
       });
+
+    it('waits for a takeover of the server that is being committed, and heeds it', async () => {
+      const claimed = await told(1);
+      const other = await schema.db.transaction();
+      await other('servers').where({ id: server.id }).update({ owner: newBytes() });
+      const claiming = claim(claimed);
+      const first = await Promise.race([claiming, pause(300).then(() => 'waits')]);
+      await other.commit();
+      expect(first).to.equal('waits');
+      expect(await claiming).to.equal('unlike');
+      expect(await standing(claimed)).to.deep.equal({ ready: 1, running: 0 });
+      await schema.db('servers').where({ id: server.id }).update({ owner: me });
+    });
 
     it('not when the workspace is halted, or its waiting has expired', async () => {
       const claimed = await told(1);

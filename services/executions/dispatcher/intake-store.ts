@@ -37,25 +37,35 @@ export async function lock(
 }
 
 // The fence for what was remembered, at the beginning of a transaction: takes the same locks, and fails with UNLIKE unless all is as the claims left it.
-export function alike(
-  owner: Buffer,
-  servers: readonly { id: Buffer; epoch: number }[],
-  claims: readonly { execution: Buffer; claim_id: Buffer }[],
-) {
+export function alike(owner: Buffer, servers: readonly Held[], claims: readonly { execution: Buffer; claim_id: Buffer }[]): string[] {
   const executions = claims.map(({ execution }) => execution).sort((a, b) => Buffer.compare(a, b));
-  const ids = servers.map(({ id }) => id);
-  const owned = servers.map(({ id, epoch }) => format('(id = ? AND owner_epoch = ?)', [id, epoch])).join(' OR ');
-  const isOwner = format(`(SELECT COUNT(*) FROM servers WHERE (${owned}) AND owner = ? AND state = 'LIVE') = ?`, [owner, ids.length]);
-  const isClaim = format(
-    "(SELECT COUNT(*) FROM running WHERE execution IN (?) AND claim_id IN (?) AND state = 'RUNNING' AND started = 0 AND line_count = 0) = ?",
-    [executions, claims.map(({ claim_id }) => claim_id), claims.length],
-  );
-  const isFirst = format('(SELECT COUNT(*) FROM executions WHERE id IN (?) AND version = 1) = ?', [executions, executions.length]);
+  const areFirst = format('(SELECT COUNT(*) FROM executions WHERE id IN (?) AND version = 1) = ?', [executions, executions.length]);
   return [
-    lockOwned(owner, ids),
-    format('SELECT execution FROM running WHERE execution IN (?) ORDER BY execution FOR UPDATE', [executions]),
-    `SELECT NOW(6) AS now, ${unless(`${isOwner} AND ${isClaim} AND ${isFirst}`)}`,
+    unlessOwned(owner, servers),
+    unless(
+      `COUNT(*) = ${claims.length} AND ${areFirst}`,
+      format(
+        "FROM running WHERE execution IN (?) AND claim_id IN (?) AND state = 'RUNNING' AND started = 0 AND line_count = 0 FOR UPDATE",
+        [executions, claims.map(({ claim_id }) => claim_id)],
+      ),
+    ),
   ];
+}
+
+// A server in the epoch in which it became ours.
+export interface Held {
+  id: Buffer;
+  epoch: number;
+}
+
+// Locks as lockOwned, and fails with UNLIKE unless all of them are ours still, in these epochs.
+export function unlessOwned(owner: Buffer, servers: readonly Held[], which?: 'NOT_DRAINED'): string {
+  const inOrder = [...servers].sort((a, b) => Buffer.compare(a.id, b.id));
+  const held = inOrder.map(({ id, epoch }) => format('(id = ? AND owner_epoch = ?)', [id, epoch])).join(' OR ');
+  return unless(
+    `COUNT(*) = ${servers.length}`,
+    format(`FROM servers WHERE (${held}) AND ${OWNED}${which ? NOT_DRAINED : ''} ${SHARED}`, [owner]),
+  );
 }
 
 interface Owned {
@@ -66,12 +76,14 @@ export const epochsOf = (owned: readonly Owned[]): Map<string, number> =>
   new Map(owned.map(({ id, owner_epoch }) => [hex(id), owner_epoch]));
 
 // Renewing the lease or taking a server over waits until the transaction has ended.
+const SHARED = 'LOCK IN SHARE MODE';
+const OWNED = "owner = ? AND state = 'LIVE'";
+const NOT_DRAINED = ' AND NOT drained';
 export const lockOwned = (owner: Buffer, servers: readonly Buffer[], which?: 'NOT_DRAINED'): string =>
-  format(
-    `SELECT id, owner_epoch FROM servers WHERE id IN (?) AND owner = ? AND state = 'LIVE'${which ? ' AND NOT drained' : ''}
-      ORDER BY id LOCK IN SHARE MODE`,
-    [[...servers].sort((a, b) => Buffer.compare(a, b)), owner],
-  );
+  format(`SELECT id, owner_epoch FROM servers WHERE id IN (?) AND ${OWNED}${which ? NOT_DRAINED : ''} ORDER BY id ${SHARED}`, [
+    [...servers].sort((a, b) => Buffer.compare(a, b)),
+    owner,
+  ]);
 
 export function chunks(written: readonly { row: Running; lines: readonly Line[] }[]): string[] {
   const values = written

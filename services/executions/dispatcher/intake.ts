@@ -129,9 +129,7 @@ async function endAtOnce(deps: Deps, connection: PoolConnection, known: readonly
   failpoint('intake.recalled');
   try {
     const alike = store.alike(deps.owner, [...servers.values()], claims);
-    const answers = await atOnce<{ now: Date }[][]>(connection, [...alike, ...store.chunks(told), ...finished.statements]);
-    const now = answers[alike.length - 1]?.[0]?.now;
-    if (now) deps.memory.clock.hear(now);
+    await atOnce(connection, deps.memory.clock, [...alike, ...store.chunks(told), ...finished.statements]);
   } catch (error) {
     if (!isUnlike(error)) throw error;
     await connection.query('ROLLBACK');

@@ -31,6 +31,15 @@ describe('the clock of the database, as a process knows it', () => {
     expect(at(400)).to.equal(1_000_399);
   });
 
+  it('is due at first, and a second after it was heard', () => {
+    expect(clock.isDue()).to.equal(true);
+    hear(100, 1_000_000);
+    elapsed = 1100;
+    expect(clock.isDue()).to.equal(false);
+    elapsed = 1101;
+    expect(clock.isDue()).to.equal(true);
+  });
+
   it('follows one that was set back', () => {
     hear(100, 1_000_100);
     hear(200, 990_000);
