@@ -50,7 +50,7 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a claim by notice that does not lock the servers',
-    file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
+    file: `${EXECUTIONS}/engine/owned.ts`,
     edits: [["const SHARED = 'LOCK IN SHARE MODE';", "const SHARED = '';"]],
     test: `${EXECUTIONS}/dispatcher/fresh.test.ts`,
     case: 'waits for a takeover',

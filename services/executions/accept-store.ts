@@ -4,6 +4,7 @@ import { fromBytes } from '#platform/id.ts';
 import { emitSql } from '#platform/outbox.ts';
 import type { Asked, Entry } from './accept.ts';
 import type { Limit } from './concurrency.ts';
+import { type Claimed, insertRunning } from './engine/claims.ts';
 import { EVERYONE } from './engine/gates.ts';
 import { unless } from './engine/sql.ts';
 import * as events from './events.ts';
@@ -101,50 +102,6 @@ export async function lockLimits(connection: Connection, limits: readonly (Limit
   return rows.map((row) => ({ ...row, queued: byKey.get(row.limit_key) ?? 0 }));
 }
 
-interface UniqueAsk {
-  workspace: Buffer;
-  key: Buffer;
-  execution: Buffer;
-  ttlMs: number | null;
-}
-export interface Holder {
-  workspace: Buffer;
-  unique_key: Buffer;
-  execution: Buffer;
-  isTaken: boolean; // it is open, or its time is not over; of the batch's own, too
-}
-
-const expiry = (ttlMs: number | null): string => (ttlMs === null ? 'NULL' : `NOW(6) + INTERVAL ${Math.round(ttlMs * 1000)} MICROSECOND`);
-
-// Writes the keys that nobody has, locks all, in their order, and answers who has them.
-export async function lockUnique(connection: Connection, asks: readonly UniqueAsk[]): Promise<Holder[]> {
-  const sorted = [...asks].sort((a, b) => Buffer.compare(a.workspace, b.workspace) || Buffer.compare(a.key, b.key));
-  const values = sorted.map(({ workspace, key, execution, ttlMs }) =>
-    connection.format(`(?, ?, ?, ${expiry(ttlMs)})`, [workspace, key, execution]),
-  );
-  const names = sorted.map(({ workspace, key }) => [workspace, key]);
-  const [results] = await connection.query<RowDataPacket[][]>(
-    `INSERT INTO unique_keys (workspace, unique_key, execution, expire_time) VALUES ${values.join(', ')} ON DUPLICATE KEY UPDATE execution = execution;
-    ${connection.format(HOLDERS, [names])}`,
-  );
-  const own = new Set(asks.map(({ execution }) => execution.toString('hex')));
-  const found = results[1] as unknown as (Omit<Holder, 'isTaken'> & { taken: number })[];
-  return found.map(({ taken, ...row }) => ({ ...row, isTaken: taken === 1 || own.has(row.execution.toString('hex')) }));
-}
-
-const HOLDERS = `SELECT u.workspace, u.unique_key, u.execution,
-    IF(u.expire_time IS NULL, e.id IS NOT NULL AND e.end_time IS NULL, u.expire_time > NOW(6)) AS taken
-  FROM unique_keys u LEFT JOIN executions e ON e.id = u.execution WHERE (u.workspace, u.unique_key) IN (?)`;
-
-export async function takeUnique(
-  connection: Connection,
-  { workspace, key, execution, ttlMs }: UniqueAsk,
-  replaces: Buffer | null,
-): Promise<void> {
-  const sql = `UPDATE unique_keys SET execution = ?, replaces = ?, expire_time = ${expiry(ttlMs)} WHERE workspace = ? AND unique_key = ?`;
-  await connection.query(sql, [execution, replaces, workspace, key]);
-}
-
 // A repeated call gets the same answer: the execution that was there.
 export async function pointKey(connection: Connection, { key }: Asked, id: string): Promise<void> {
   if (key) await connection.query('UPDATE idempotency SET resource = ? WHERE key_hash = ?', [id, key.hash]);
@@ -165,8 +122,13 @@ export function packet(statements: readonly string[], begin: boolean): string {
   return [...(begin ? ['BEGIN'] : []), ...statements, 'COMMIT'].join(';\n');
 }
 
-// Everything that a batch adds.
-export function additions(connection: Connection, entries: readonly Entry[], takes: ReadonlyMap<string, number>): string[] {
+// Everything that a batch adds. `claims`: all of it is claimed at once.
+export function additions(
+  connection: Connection,
+  entries: readonly Entry[],
+  takes: ReadonlyMap<string, number>,
+  claims: readonly Claimed[] = [],
+): string[] {
   if (entries.length === 0) return [];
   const sorted = [...entries].sort((a, b) => Buffer.compare(a.asked.id, b.asked.id));
   const now = sorted.filter(startsNow);
@@ -192,7 +154,8 @@ export function additions(connection: Connection, entries: readonly Entry[], tak
     'limit_key, seq, execution, lane, priority, attempt, losses, expire_time',
     sorted.filter(({ waits }) => waits).map(waitingOf),
   );
-  into('ready', 'lane, priority, tag, execution, limit_key, attempt, losses, expire_time', now.map(readyOf));
+  into('ready', 'lane, priority, tag, execution, limit_key, attempt, losses, expire_time', claims.length > 0 ? [] : now.map(readyOf));
+  statements.push(...insertRunning(claims));
   into(
     'timers',
     'due_time, kind, execution, lane, priority, limit_key, attempt, losses, expire_time',

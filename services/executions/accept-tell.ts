@@ -2,6 +2,7 @@
 import { failpoint } from '#platform/failpoint.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Deps, Entry, Outcomes } from './accept.ts';
+import type { Lent } from './accept-lent.ts';
 import * as store from './accept-store.ts';
 import type { Claimed } from './accept-unique.ts';
 import type { Fresh } from './engine/fresh.ts';
@@ -11,12 +12,14 @@ export function tell(
   { accepted }: Deps,
   entries: readonly Entry[],
   outcomes: Outcomes,
+  lent?: Lent,
   crowded: ReadonlySet<string> = new Set(),
   replaced: Claimed['replaced'] = [],
 ): void {
   failpoint('accept.after_commit');
   for (const { asked, row } of entries) outcomes.set(asked, { id: fromBytes('execution', asked.id), row });
-  const now = entries.filter(store.startsNow);
+  lent?.tell();
+  const now = lent ? [] : entries.filter(store.startsNow);
   const isPlain = now.every(({ limit, row }) => !limit && !row.blocked);
   accepted(
     new Set(now.map(({ asked }) => asked.lane)),
@@ -27,7 +30,7 @@ export function tell(
   );
 }
 
-const freshOf = ({ asked, row, tag }: Entry): Fresh => ({
+export const freshOf = ({ asked, row, tag }: Entry): Fresh => ({
   lane: asked.lane,
   priority: row.priority,
   tag,

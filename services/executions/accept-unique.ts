@@ -4,6 +4,7 @@ import { reasonsOf } from '#platform/errors.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Accepted, Asked, Entry } from './accept.ts';
 import * as store from './accept-store.ts';
+import * as keys from './accept-unique-store.ts';
 import type { Unique } from './execution.ts';
 
 export interface Claimed {
@@ -25,7 +26,7 @@ export async function claimUnique(connection: store.Connection, entries: readonl
     execution: asked.id,
     ttlMs: asked.draft.unique.ttlMs,
   }));
-  const holders = new Map((await store.lockUnique(connection, asks)).map((row) => [nameOf(row.workspace, row.unique_key), row]));
+  const holders = new Map((await keys.lock(connection, asks)).map((row) => [nameOf(row.workspace, row.unique_key), row]));
   for (const { asked } of keyed) {
     const { unique } = asked.draft;
     const name = nameOf(asked.workspace, unique.key);
@@ -42,7 +43,7 @@ export async function claimUnique(connection: store.Connection, entries: readonl
     }
     if (holder.isTaken) claimed.replaced.push({ by: asked, workspace, execution });
     const ask = { workspace, key: unique.key, execution: asked.id, ttlMs: unique.ttlMs };
-    await store.takeUnique(connection, ask, holder.isTaken ? execution : null);
+    await keys.take(connection, ask, holder.isTaken ? execution : null);
     holders.set(name, { ...holder, execution: asked.id, isTaken: true });
   }
   return claimed;

@@ -7,6 +7,7 @@ import { isDatabaseAway } from '#platform/faults.ts';
 import type { Call } from '#platform/handlers.ts';
 import { fromBytes } from '#platform/id.ts';
 import { keyHash, reused } from '#platform/idempotency.ts';
+import { borrow, type Lender } from './accept-lent.ts';
 import { place } from './accept-limits.ts';
 import { type Memory, openMemory } from './accept-memory.ts';
 import * as store from './accept-store.ts';
@@ -61,6 +62,7 @@ interface Wanted {
 export type Outcomes = Map<Asked, Accepted | Error>;
 
 export interface Deps {
+  lender?: Lender; // undefined: what is accepted is claimed later
   pool: Pool;
   revisions: Revisions;
   admit: Admit;
@@ -111,25 +113,31 @@ async function commitAtOnce(
   connection: store.Connection,
   items: readonly Asked[],
   writing: { isCommitting: boolean },
+  mayBorrow = true,
 ): Promise<(Accepted | Error)[] | undefined> {
   const known = memory.recall(items);
   if (!known) return undefined;
   const outcomes: Outcomes = new Map();
   const entries = await plan(deps, items, outcomes, known);
   if (outcomes.size > 0) return undefined; // what would be refused may be right by now
+  const lent = deps.lender && mayBorrow ? await borrow(deps.lender, entries, known.time) : undefined;
   failpoint('accept.recalled');
-  const alike = store.alike(connection, store.workspacesOf(items), [...known.automations.values()]);
+  const alike = [store.alike(connection, store.workspacesOf(items), [...known.automations.values()]), ...(lent?.fence ?? [])];
   writing.isCommitting = true;
   try {
-    await atOnce(connection, memory.clock, [alike, ...store.additions(connection, entries, new Map())]);
+    await atOnce(connection, memory.clock, [...alike, ...store.additions(connection, entries, new Map(), lent?.claims)]);
   } catch (error) {
     if (!isUnlike(error)) throw error;
     await connection.query('ROLLBACK');
     writing.isCommitting = false;
+    if (lent) {
+      lent.drop();
+      return commitAtOnce(deps, memory, connection, items, writing, false);
+    }
     memory.forget(items);
     return undefined;
   }
-  tell(deps, entries, outcomes);
+  tell(deps, entries, outcomes, lent);
   return items.map((asked) => outcomes.get(asked) as Accepted);
 }
 
@@ -165,6 +173,7 @@ async function commit(
     deps,
     entries,
     outcomes,
+    undefined,
     crowded,
     unique.replaced.filter(({ by }) => !refused.has(by)),
   );

@@ -41,6 +41,7 @@ import * as servers from './handlers/servers.ts';
 import { openHearing } from './hearing.ts';
 import { openHold } from './hold.ts';
 import { tidyLimits } from './limits-system.ts';
+import { openLoans } from './loans.ts';
 import { openQuota } from './quota.ts';
 import { defaultsOf, settings as quotaSettings } from './quota-config.ts';
 import { openQuotaView } from './quota-view.ts';
@@ -77,9 +78,12 @@ export const module: Module = {
     const cancel = openCancel({ db, bus, relay });
     const makeRoom = openCrowd({ pool: keepers, cancel, log });
     const unique = { pool: keepers, cancel, log };
+    const loans = openLoans(bus);
+    const specs = openSpecs(pool);
     const accept = openAccept({
       pool: hot(WRITERS),
       revisions,
+      lender: { loans, specs },
       admit: openQuotaView({ pool, defaults, clock, waiting }),
       laneOf: (workspace, queue, selector) => laneOf(db, workspace, queue, selector),
       accepted(lanes, hasTimers, crowded, replaced, fresh) {
@@ -106,10 +110,10 @@ export const module: Module = {
           reads,
           fleet: () => fleetOf(pool),
           maxRunning: defaults.running,
-          specs: openSpecs(pool),
+          specs,
           builds: () => client(EnvironmentBuildServiceService, 'automations'),
         }),
-        hold: openHold({ db, bus, specs: openSpecs(pool) }),
+        hold: openHold({ db, bus, specs }),
         bulk: openBulk({ pool, create, cancel }),
         watch: openWatch({ pool, message: reads.message, everyMs: lookMs }),
         keepAliveMs,
@@ -128,6 +132,7 @@ export const module: Module = {
     const stops = [
       startArtifacts({ db, log, serve, check, read, pool: keepers, reads }),
       async () => hearing.stop(),
+      async () => loans.stop(),
       every(reconcileMs, () => reconcile({ pool: keepers, bus, log }), log),
       every(reconcileMs, () => tidyLimits({ pool: keepers, bus, makeRoom }), log),
       every(reconcileMs, () => tidyUnique(unique), log),

@@ -23,7 +23,7 @@ const ROOT = join(import.meta.dirname, '../..');
 const AT_ONCE = 6; // processes that are going to be killed
 const OPEN = 60; // executions that are not known to have ended
 const PEERS = 4;
-const RARE = ['overdue.', 'expire.', 'takeover.', 'refused.', 'hold.', 'cancel.'];
+const RARE = ['claim.taken', 'overdue.', 'expire.', 'takeover.', 'refused.', 'hold.', 'cancel.'];
 
 // Every place in the code, read from the code.
 const places = [...globSync('services/executions/**/*.ts', { cwd: ROOT }), 'services/platform/outbox.ts']
@@ -63,7 +63,8 @@ interface Kind {
 }
 const KINDS: Record<string, Kind> = {
   plain: { spec: {} },
-  quick: { spec: {}, input: { quick: true }, isKeyless: true }, // whatever can be done at once is
+  quick: { spec: { queue: 'quick' }, input: { quick: true }, isKeyless: true }, // whatever can be done at once is
+  lent: { spec: { queue: 'quick' }, isKeyless: true }, // nothing waits before it: it takes a place that is lent
   limited: { spec: { concurrency: { max: 2, policy: 1, key: [] } } },
   failing: { spec: { retryPolicy: { maxAttempts: 3, initialInterval: { seconds: 0, nanos: 5e7 } } }, input: { fails: true } },
   later: { spec: {}, laterMs: 150 },

@@ -1,33 +1,11 @@
 // The statements of a claim. Lock order: lanes (those with limits), servers, ready, running.
+import { type Claimed, insertRunning, type Ready } from '../engine/claims.ts';
 import type { Clock } from '../engine/clock.ts';
 import { isOpen } from '../engine/gates.ts';
-import { atOnce, type Connection, format, insert, rows, unless } from '../engine/sql.ts';
+import { epochsOf, type Held, lockOwned, unlessOwned } from '../engine/owned.ts';
+import { atOnce, type Connection, format, rows, unless } from '../engine/sql.ts';
 import type { Labels } from '../selector.ts';
-import { epochsOf, type Held, lockOwned, unlessOwned } from './intake-store.ts';
 
-// A row of ready, with what starting its execution takes.
-export interface Ready {
-  lane: number;
-  priority: number;
-  tag: number;
-  execution: Buffer;
-  limit_key: string | null;
-  attempt: number;
-  losses: number;
-  workspace: Buffer | null; // null: its history was dropped
-  automation: Buffer;
-  revision: number;
-  creator: Buffer; // whom it runs for
-  input: string | null;
-  traceparent: string | null;
-  version: number;
-  retry_of: Buffer | null;
-  labels: Record<string, string> | null;
-  schedule_time: Date | null;
-  create_time: Date;
-  base_time: Date; // schedule-to-close begins here
-  now: Date;
-}
 // Where a lane's rows begin: the last one that was claimed. What came before it is deleted, and dear to read while somebody has an old view open.
 export interface Mark {
   priority: number;
@@ -39,15 +17,6 @@ export interface Ask {
   mark: Mark | undefined;
   selector?: Labels | undefined; // undefined: any server
 }
-export interface Claimed {
-  row: Ready;
-  workspace: Buffer;
-  claimId: Buffer;
-  server: Buffer;
-  deadline: Date;
-  expireTime: Date;
-}
-
 // Begins a transaction, unless one has begun, and takes the first rows of each lane that nobody else has taken.
 export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[], hasBegun: boolean) {
   const begin = hasBegun ? 'SELECT 1' : 'BEGIN';
@@ -85,27 +54,15 @@ export async function moveFresh(
     unlessOwned(owner, servers, 'NOT_DRAINED'),
     unless(lanes.map((lane) => isOpen(String(lane), 'ANY_SERVER')).join(' AND ')),
     ...inOrder.flatMap(({ row }) => [`${removal(row)} AND expire_time > NOW(6)`, unless('ROW_COUNT() = 1')]),
-    ...insert('running', RUNNING, inOrder.map(runningOf)),
+    ...insertRunning(inOrder),
   ]);
 }
 
 const removal = ({ lane, priority, tag, execution }: Ready): string =>
   format('DELETE FROM ready WHERE lane = ? AND priority = ? AND tag = ? AND execution = ?', [lane, priority, tag, execution]);
 
-const RUNNING = `execution, workspace, claim_id, attempt, losses, server, lane, priority, limit_key, state, started, claim_time, deadline, expire_time`;
-
 // Moves them from ready to running, writes what else there is to write, and commits.
 export async function move(connection: Connection, claimed: readonly Claimed[], others: readonly string[]): Promise<void> {
   const inOrder = [...claimed].sort((a, b) => Buffer.compare(a.row.execution, b.row.execution));
-  await rows(connection, [
-    ...insert('running', RUNNING, inOrder.map(runningOf)),
-    ...claimed.map(({ row }) => removal(row)),
-    ...others,
-    'COMMIT',
-  ]);
+  await rows(connection, [...insertRunning(inOrder), ...claimed.map(({ row }) => removal(row)), ...others, 'COMMIT']);
 }
-
-const runningOf = ({ row, workspace, claimId, server, deadline, expireTime }: Claimed): unknown[] => [
-  ...[row.execution, workspace, claimId, row.attempt, row.losses, server, row.lane, row.priority, row.limit_key],
-  ...['RUNNING', 0, row.now, deadline, expireTime],
-];

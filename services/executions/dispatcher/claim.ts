@@ -6,15 +6,17 @@ import type { Pool, PoolConnection } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
+import { CLAIM_BYTES, type Claimed, type Ready, readyOf, timesOf } from '../engine/claims.ts';
 import type { Clock } from '../engine/clock.ts';
 import type { Fresh } from '../engine/fresh.ts';
+import type { Taken } from '../engine/loans.ts';
 import type { LoadSpecs, Spec } from '../engine/specs.ts';
 import { hex, isUnlike } from '../engine/sql.ts';
 import { type Labels, matches } from '../selector.ts';
 import * as store from './claim-store.ts';
 import type { openEgress } from './egress.ts';
 import type { Gate } from './gate.ts';
-import { jobOf, timesOf } from './jobs.ts';
+import { jobOf } from './jobs.ts';
 import * as metrics from './metrics.ts';
 import type { Session } from './session.ts';
 import { namesValues, type openValues } from './values.ts';
@@ -31,23 +33,23 @@ interface Deps {
   startWithEgress: ReturnType<typeof openEgress>;
   startWithValues: ReturnType<typeof openValues>;
   clock: Clock;
-  keep(claimed: store.Claimed): void; // after each commit
+  keep(claimed: Claimed): void; // after each commit
   ring(lanes: Iterable<number>): void;
 }
 export interface Claimer {
   claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>; // one at a time; `fresh`: all that is known to be there
+  startTaken(taken: Taken): Promise<void>; // what took places that were lent
   forgetMarks(): void; // the next claims begin at the head of their lanes
 }
 interface Assigned {
   session: Session;
-  claimed: store.Claimed;
+  claimed: Claimed;
   spec: Spec;
   runMs: number;
 }
 
 const REPEATS = 20;
 const REPEATABLE = new Set([1213, 1205]);
-const CLAIM_BYTES = 16;
 const MARGIN_US = 500_000; // tags of other processes may be committed late, or come from a clock that is slow
 
 export function openClaimer(deps: Deps): Claimer {
@@ -92,7 +94,7 @@ export function openClaimer(deps: Deps): Claimer {
 
   async function assign(
     connection: PoolConnection,
-    found: readonly store.Ready[],
+    found: readonly Ready[],
     sessions: readonly Session[],
     spend: Spend | undefined,
     selectors: ReadonlyMap<number, Labels | undefined>,
@@ -141,7 +143,7 @@ export function openClaimer(deps: Deps): Claimer {
 
   // Each takes a credit of a server, as far as they go.
   async function pick(
-    found: readonly store.Ready[],
+    found: readonly Ready[],
     sessions: readonly Session[],
     selectors: ReadonlyMap<number, Labels | undefined>,
   ): Promise<Assigned[]> {
@@ -170,6 +172,7 @@ export function openClaimer(deps: Deps): Claimer {
 
   // After the commit.
   function start(assigned: readonly Assigned[]): void {
+    if (assigned.length === 0) return;
     for (const { claimed } of assigned) deps.keep(claimed);
     failpoint('claim.after_commit');
     metrics.claimed.observe(assigned.length);
@@ -187,7 +190,25 @@ export function openClaimer(deps: Deps): Claimer {
     failpoint('claim.sent');
   }
 
-  function remember(rows: readonly store.Ready[]): void {
+  // The claims are committed. What is not found here, or was given back meanwhile, is left to whoever compares.
+  async function startTaken({ server, now, fresh, claimIds }: Taken): Promise<void> {
+    const specs = await deps.specs(fresh);
+    const session = deps.sessions().find((one) => one.server.id.equals(server) && one.isOpen());
+    if (!session) return;
+    const assigned = fresh.flatMap((one, index): Assigned[] => {
+      const [row, spec, claimId] = [readyOf(one, now), specs(one), claimIds[index]];
+      if (!spec || !claimId) return [];
+      const { expireTime, runMs, deadline } = timesOf(row, spec);
+      return [{ session, spec, runMs, claimed: { row, workspace: one.workspace, claimId, server, deadline, expireTime } }];
+    });
+    failpoint('claim.taken');
+    const places = Math.max(0, session.credits());
+    const known = assigned.filter(({ claimed }) => session.expect(claimed.claimId));
+    start(known.slice(0, places));
+    session.giveBack(known.slice(places).map(({ claimed, spec, runMs }) => jobOf(claimed, spec, runMs)));
+  }
+
+  function remember(rows: readonly Ready[]): void {
     const last = rows.at(-1);
     if (last) marks.set(last.lane, { priority: last.priority, tag: last.tag - MARGIN_US });
   }
@@ -213,6 +234,7 @@ export function openClaimer(deps: Deps): Claimer {
         done();
       }
     },
+    startTaken,
     forgetMarks: () => marks.clear(),
   };
 }
@@ -226,7 +248,7 @@ function countByLane(assigned: readonly Assigned[]): Map<number, number> {
 }
 
 const serverOf = ({ server }: Session): Buffer => server.id;
-const claimedOf = ({ claimed }: Assigned): store.Claimed => claimed;
+const claimedOf = ({ claimed }: Assigned): Claimed => claimed;
 
 const freest = (sessions: readonly Session[], selector: Labels | undefined): Session | undefined =>
   sessions
@@ -234,20 +256,9 @@ const freest = (sessions: readonly Session[], selector: Labels | undefined): Ses
     .sort((a, b) => b.credits() - a.credits())[0];
 
 // What can run on some servers only chooses before what can run on any.
-const pickyFirst = (found: readonly store.Ready[], selectors: ReadonlyMap<number, Labels | undefined>): store.Ready[] => [
+const pickyFirst = (found: readonly Ready[], selectors: ReadonlyMap<number, Labels | undefined>): Ready[] => [
   ...found.filter(({ lane }) => selectors.get(lane)),
   ...found.filter(({ lane }) => !selectors.get(lane)),
 ];
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((all, one) => all + one, 0);
-
-const readyOf = (fresh: Fresh, now: Date): store.Ready => ({
-  ...fresh,
-  limit_key: null,
-  attempt: 1,
-  losses: 0,
-  version: 1,
-  schedule_time: null,
-  base_time: fresh.create_time,
-  now,
-});

@@ -3,12 +3,13 @@ import { expect } from 'chai';
 import type { PoolConnection } from '#platform/db.ts';
 import { newBytes } from '#platform/id.ts';
 import { pause } from '#platform/pause.ts';
+import type { Claimed, Ready } from '../engine/claims.ts';
 import { openClock } from '../engine/clock.ts';
 import { accept, publish, type Schema, startSchema } from '../engine/fixture.test.ts';
 import { decodeFresh, encodeFresh, type Fresh } from '../engine/fresh.ts';
 import { isUnlike } from '../engine/sql.ts';
 import { workOf } from '../engine/tickets.ts';
-import { type Claimed, moveFresh, type Ready } from './claim-store.ts';
+import { moveFresh } from './claim-store.ts';
 
 const fresh = (rest: Partial<Fresh> = {}): Fresh => ({
   ...{ lane: 3, priority: 5, tag: 1_764_000_000_123_456, revision: 2, input: '{"a":"b\\n"}', traceparent: null, labels: { team: 'a, b' } },

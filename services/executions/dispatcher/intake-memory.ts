@@ -1,11 +1,12 @@
 // What a claim knows of its execution. When the first that is told of a first attempt is its result, that is written in one round trip: the
 // commit begins with the fence, compares, and writes nothing when anything is not as the claim left it.
+
 import { LRUCache } from 'lru-cache';
+import type { Claimed } from '../engine/claims.ts';
 import { type Clock, openClock } from '../engine/clock.ts';
 import type { Told } from '../engine/ended.ts';
 import type { Running } from '../engine/finish.ts';
 import { hex } from '../engine/sql.ts';
-import type { Claimed } from './claim-store.ts';
 import type { Report } from './report.ts';
 
 export interface Recalled {

@@ -13,6 +13,7 @@ const claim = (rest: Partial<Claim> = {}): Claim => ({
   state: 'RUNNING',
   started: 0,
   line_count: 0,
+  is_young: 0,
   ...rest,
 });
 const ids = (claims: readonly { claim_id: Buffer }[]): string[] => claims.map(({ claim_id }) => claim_id.toString('hex'));
@@ -40,6 +41,7 @@ describe('the ledger of a session', () => {
         },
         adopted: (claims) => void adopted.push(...ids(claims)),
         disowned: () => undefined,
+        lost: new Set<string>(),
       },
       { id: newBytes(), epoch: 1 },
       () => control,
@@ -68,6 +70,23 @@ describe('the ledger of a session', () => {
     await ledger.adopt(opened([]));
     await ledger.look();
     expect(lost()).to.deep.equal([]);
+  });
+
+  it('leaves a claim alone that another process made just now, gives it back later, and does not start it after that', async () => {
+    const [young, old] = [claim({ is_young: 1 }), claim()];
+    const { ledger, lost } = open([young, old]);
+    await ledger.look();
+    expect(lost()).to.deep.equal(ids([old]));
+    expect(ledger.expect(young.claim_id)).to.equal(true);
+    expect(ledger.expect(old.claim_id)).to.equal(false);
+    expect(ledger.held()).to.equal(1);
+  });
+
+  it('gives a young claim back that a server does not have which was taken over', async () => {
+    const young = claim({ is_young: 1 });
+    const { ledger, opened, lost } = open([young]);
+    await ledger.adopt(opened([]));
+    expect(lost()).to.deep.equal(ids([young]));
   });
 
   it('gives back what was sent on a stream that broke before it came', async () => {

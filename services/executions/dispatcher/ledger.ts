@@ -18,10 +18,11 @@ export interface Claim {
   state: 'RUNNING' | 'CANCELLING';
   started: number;
   line_count: number;
+  is_young: number; // who made it may not have told of it yet
 }
 export interface Ledger {
   held(): number;
-  expect(claimId: Buffer): void;
+  expect(claimId: Buffer): boolean; // false: it was taken for lost before, and is given back
   forget(claimId: Buffer): boolean; // whether it was expected
   send(claimIds: readonly Buffer[]): void;
   tell(told: Omit<Report, 'server' | 'epoch'>): Promise<Reply>;
@@ -37,6 +38,7 @@ export interface Deps {
   report(report: Report): Promise<Reply>;
   adopted(claims: readonly Claim[]): void; // that this dispatcher did not have before
   disowned(): void; // somebody else owns the server
+  lost: { has(claim: string): boolean; add(claim: string): void }; // claims that were given back as lost, of all sessions
 }
 interface Named {
   execution: Buffer;
@@ -49,7 +51,7 @@ export function openLedger(
   control: () => Outgoing | undefined,
   signal: AbortSignal,
 ): Ledger {
-  const { log } = deps;
+  const { log, lost } = deps;
   const mine = new Map<string, 'EXPECTED' | 'SENT'>(); // by the claim's id in hexadecimal
   let looking: Promise<unknown> | undefined;
   let nextLook: Promise<void> | undefined; // for those that ask during a look: it may have read before what they want seen
@@ -84,8 +86,9 @@ export function openLedger(
     const known = [...present.values()].filter(({ claim_id }) => has.has(hex(claim_id)));
     control()?.cancel(known.filter(({ state }) => state === 'CANCELLING').map(({ claim_id }) => claim_id));
     const isLost = (claim: string) => !has.has(claim) && (before.get(claim) === 'SENT' || !mine.has(claim));
-    const lost = [...present.values()].filter(({ claim_id }) => isLost(hex(claim_id)));
-    giveBack(lost, 'LOST');
+    const gone = [...present.values()].filter(({ claim_id, is_young }) => isLost(hex(claim_id)) && (held || !is_young));
+    for (const { claim_id } of gone) lost.add(hex(claim_id));
+    giveBack(gone, 'LOST');
     return known;
   }
 
@@ -106,7 +109,11 @@ export function openLedger(
 
   return {
     held: () => mine.size,
-    expect: (claimId) => void mine.set(hex(claimId), 'EXPECTED'),
+    expect(claimId) {
+      if (lost.has(hex(claimId))) return false;
+      mine.set(hex(claimId), 'EXPECTED');
+      return true;
+    },
     forget: (claimId) => mine.delete(hex(claimId)),
     send(claimIds) {
       for (const claimId of claimIds) mine.set(hex(claimId), 'SENT');

@@ -9,6 +9,7 @@ import { every, pause, repeat } from '#platform/pause.ts';
 import { openCancel } from '../cancel.ts';
 import { openCrowd } from '../crowd.ts';
 import type { Ends, Leave } from '../engine/finish.ts';
+import { decodeTaken } from '../engine/loans.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
@@ -22,6 +23,7 @@ import { openGate } from './gate.ts';
 import { openIntake, type Written } from './intake.ts';
 import { openIntakeMemory } from './intake-memory.ts';
 import { openLease } from './lease.ts';
+import { openLender } from './lend.ts';
 import * as metrics from './metrics.ts';
 import { endLost, endOverdue, giveUpServers, stopHalted } from './overdue.ts';
 import { openSelectors } from './selectors.ts';
@@ -54,7 +56,8 @@ export const module: Module = {
     const me = newBytes();
     const pools = { lease: bounded(hot(1)), claim: bounded(hot(1)), intake: bounded(hot(2)), keepers: bounded(hot(KEEPERS)) };
     const specs = openSpecs(pools.keepers);
-    const gate = openGate(pools.keepers, limitOf(read(quotas).running));
+    const maxRunning = limitOf(read(quotas).running);
+    const gate = openGate(pools.keepers, maxRunning);
     const usage = openUsage({ pool: pools.keepers, log });
     const memory = openIntakeMemory();
     const compactor = openCompactor({ pool: pools.keepers, log });
@@ -151,6 +154,7 @@ export const module: Module = {
       hasDue: selectors.hasDue,
       claim: selectors.claim,
     });
+    const lender = openLender({ bus, me, sessions: open, isIdle: () => maxRunning === null && turns.isIdle() });
     const makeRoom = openCrowd({ pool: pools.keepers, cancel: openCancel({ db, bus, relay }), log });
     const timers = openTimers({
       pool: pools.keepers,
@@ -188,12 +192,18 @@ export const module: Module = {
       await Promise.all([gate.load(), selectors.load()]);
       await sweep({ pool: pools.keepers, bus, log, renew, ours: selectors.offer });
       turns.capacity();
+      lender.lend();
     }
 
     const keeper = repeat(SWEEP_MS, () => unlessAway(keep()), log);
     const unfollow = [
       bus.onNotice(notices.servers, () => lease.wake()),
       bus.onNotice(notices.timers, () => timers.wake()),
+      bus.onNotice(notices.taken(fromBytes('dispatcher', me)), (data) => {
+        const taken = decodeTaken(data);
+        const starting = claimer.startTaken(taken).then(() => lender.used(taken.server, taken.fresh.length));
+        starting.catch((error) => log.warn({ error }, 'what took lent places is found by the next look'));
+      }),
       bus.onNotice(notices.cancel('*'), (_, subject) => {
         keeper.wake(); // a cancel whose grace is short may be over
         const id = subject.slice(notices.cancel('').length);

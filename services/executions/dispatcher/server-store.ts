@@ -69,7 +69,7 @@ export async function forget(pool: Pool): Promise<void> {
 // What a server should have.
 export async function claims(pool: Pool, server: Buffer): Promise<Claim[]> {
   const [found] = await pool.query<(Claim & RowDataPacket)[]>(
-    'SELECT execution, claim_id, attempt, state, started, line_count FROM running WHERE server = ?',
+    'SELECT execution, claim_id, attempt, state, started, line_count, claim_time > NOW(6) - INTERVAL 2 SECOND AS is_young FROM running WHERE server = ?',
     [server],
   );
   return found;

@@ -1,4 +1,5 @@
 // The servers that this dispatcher owns, each with its session.
+import { LRUCache } from 'lru-cache';
 import type { RunnerServiceService } from '#gen/millrace/runner/v1/runner_service.ts';
 import type { ClientOf } from '#platform/client.ts';
 import type { Pool, PoolConnection } from '#platform/db.ts';
@@ -38,10 +39,13 @@ export interface Servers {
 
 const PATIENCE = 2; // looks at which another dispatcher should have a server, before it gets it
 const AWAY_MS = 200;
+const MOST_LOST = 10_000;
 
 export function openServers(deps: Deps): Servers {
   const { me, log } = deps;
   const sessions = new Map<string, Session>();
+  const given = new LRUCache<string, true>({ max: MOST_LOST });
+  const lost = { has: (claim: string) => given.has(claim), add: (claim: string) => void given.set(claim, true) };
   const moving = new Map<string, number>();
   const taking = new Set<string>();
   let isStopped = false;
@@ -74,6 +78,7 @@ export function openServers(deps: Deps): Servers {
         },
         opened: deps.opened,
         disowned: () => drop(owned.id, owned.epoch),
+        lost,
       },
       owned,
     );

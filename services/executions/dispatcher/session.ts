@@ -25,7 +25,7 @@ export interface Session {
   isOpen(): boolean; // the server has given a sign of life just now
   credits(): number;
   held(): number; // claims that are not known to be over
-  expect(claimId: Buffer): void; // a claim is about to be committed; takes a credit
+  expect(claimId: Buffer): boolean; // a claim is about to be committed, or was by another process; takes a credit. False: it is given back
   forget(claimId: Buffer): void; // it was not
   start(jobs: readonly Job[]): void; // those that were expected
   giveBack(jobs: readonly Job[]): void; // or not, after all
@@ -147,8 +147,9 @@ export function openSession(deps: Deps, server: Owned): Session {
     credits: () => (control && !server.drained ? credit : 0),
     held: ledger.held,
     expect(claimId) {
-      ledger.expect(claimId);
+      if (!ledger.expect(claimId)) return false;
       credit -= 1;
+      return true;
     },
     forget(claimId) {
       if (ledger.forget(claimId) && control) credit += 1;

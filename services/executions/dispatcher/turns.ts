@@ -22,6 +22,7 @@ interface Deps {
 }
 export interface Turns {
   capacity(): void; // credits may have come
+  isIdle(): boolean; // nothing waits, and the last claim left places free
   stop(): Promise<void>;
 }
 
@@ -194,6 +195,7 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
       count();
       wake();
     },
+    isIdle: () => slots === 0 && tickets.length === 0 && noticed.size === 0,
     async stop() {
       for (const stop of unfollow) stop();
       stopped.abort();

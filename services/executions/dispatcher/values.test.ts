@@ -10,7 +10,7 @@ import { unavailable } from '#platform/errors.ts';
 import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
-import type { Claimed } from './claim-store.ts';
+import type { Claimed } from '../engine/claims.ts';
 import { failureOf, namesValues, openValues } from './values.ts';
 
 describe('the values of jobs', () => {

@@ -1,6 +1,7 @@
 // Jobs whose revision names secrets or variables go out with their values as they are now, asked for after the claim: only here and in the
 // server's memory do they stand readable, never in the database. Without all of them an attempt fails before its script starts; without an
 // answer the job is given back and waits.
+
 import { createHash } from 'node:crypto';
 import type { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import {
@@ -15,7 +16,7 @@ import type { ClientOf } from '#platform/client.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
-import type { Claimed } from './claim-store.ts';
+import type { Claimed } from '../engine/claims.ts';
 import type { Session } from './session.ts';
 
 interface Waiting {

@@ -18,9 +18,12 @@ export interface Fresh {
 
 const MOST_CHARACTERS = 64 * 1024; // whoever reads more from the database saves more than he loses
 
+export const fitsNotice = (rows: readonly Fresh[]): boolean =>
+  rows.reduce((sum, { input }) => sum + (input?.length ?? 0), 0) <= MOST_CHARACTERS;
+
 // Undefined when that is too much for a notice.
 export function encodeFresh(rows: readonly Fresh[]): string | undefined {
-  if (rows.reduce((sum, { input }) => sum + (input?.length ?? 0), 0) > MOST_CHARACTERS) return undefined;
+  if (!fitsNotice(rows)) return undefined;
   return JSON.stringify(rows.map((row) => Object.values(plain(row))));
 }
 
