@@ -44,8 +44,10 @@ const MEASURE_MS = 10_000;
 const FORGET_MS = 3_600_000;
 const STOP_MS = 3000;
 
-// A process that stands still in the middle of a transaction must not hold its locks for ever.
-const BOUNDED = 'SET SESSION wait_timeout = 60 /*M!100300 , SESSION idle_transaction_timeout = 10 */';
+// A process that stands still in the middle of a transaction must not hold its locks for ever. MySQL has one limit for all that is idle: a connection that
+// nobody used for so long is made anew.
+const BOUNDED =
+  'SET SESSION wait_timeout = 60 /*M!100300 , SESSION idle_transaction_timeout = 10 */ /*!80000 , SESSION wait_timeout = 10 */';
 
 export const module: Module = {
   name: 'dispatcher',
