@@ -17,6 +17,7 @@ export interface Ask {
   mark: Mark | undefined;
   selector?: Labels | undefined; // undefined: any server
 }
+
 // Begins a transaction, unless one has begun, and takes the first rows of each lane that nobody else has taken.
 export async function take(connection: Connection, owner: Buffer, servers: readonly Buffer[], asks: readonly Ask[], hasBegun: boolean) {
   const begin = hasBegun ? 'SELECT 1' : 'BEGIN';

@@ -205,7 +205,8 @@ export function openClaimer(deps: Deps): Claimer {
     const places = Math.max(0, session.credits());
     const known = assigned.filter(({ claimed }) => session.expect(claimed.claimId));
     start(known.slice(0, places));
-    session.giveBack(known.slice(places).map(({ claimed, spec, runMs }) => jobOf(claimed, spec, runMs)));
+    const others = known.slice(places);
+    if (others.length > 0) session.giveBack(others.map(({ claimed, spec, runMs }) => jobOf(claimed, spec, runMs)));
   }
 
   function remember(rows: readonly Ready[]): void {

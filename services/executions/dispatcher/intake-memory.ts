@@ -1,6 +1,5 @@
 // What a claim knows of its execution. When the first that is told of a first attempt is its result, that is written in one round trip: the
 // commit begins with the fence, compares, and writes nothing when anything is not as the claim left it.
-
 import { LRUCache } from 'lru-cache';
 import type { Claimed } from '../engine/claims.ts';
 import { type Clock, openClock } from '../engine/clock.ts';

@@ -132,6 +132,7 @@ for (const how of ['behind the fence', 'by what the claim knew'] as const)
         });
       }
       expect(await breaches(schema.db)).to.deep.equal({ misplaced: 0, slots: 0 });
+      expect(memory.clock.now(), 'the time, as it was read with the lock').to.be.instanceOf(Date);
     });
 
     it('writes nothing of a claim that is not the present one', async () => {

@@ -144,6 +144,8 @@ async function writeFenced(deps: Deps, connection: PoolConnection, reports: read
   const ending = reports.filter(({ result, given }) => result || given).map(({ execution }) => execution);
   const fence = await store.lock(connection, deps.owner, servers, executions, ending);
   failpoint('intake.locked');
+  const [locked] = fence.running.values();
+  if (locked) deps.memory.clock.hear(locked.now);
   const { told, replies } = pass(fence, reports);
   if (told.length === 0) {
     await connection.query('ROLLBACK');

@@ -1,7 +1,6 @@
 // Jobs whose revision names secrets or variables go out with their values as they are now, asked for after the claim: only here and in the
 // server's memory do they stand readable, never in the database. Without all of them an attempt fails before its script starts; without an
 // answer the job is given back and waits.
-
 import { createHash } from 'node:crypto';
 import type { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
 import {
