@@ -156,7 +156,8 @@ export const module: Module = {
       hasDue: selectors.hasDue,
       claim: selectors.claim,
     });
-    const lender = openLender({ bus, me, sessions: open, isIdle: () => maxRunning === null && turns.isIdle() });
+    let isStopping = false;
+    const lender = openLender({ bus, me, sessions: open, isIdle: () => !isStopping && maxRunning === null && turns.isIdle() });
     const makeRoom = openCrowd({ pool: pools.keepers, cancel: openCancel({ db, bus, relay }), log });
     const timers = openTimers({
       pool: pools.keepers,
@@ -201,11 +202,6 @@ export const module: Module = {
     const unfollow = [
       bus.onNotice(notices.servers, () => lease.wake()),
       bus.onNotice(notices.timers, () => timers.wake()),
-      bus.onNotice(notices.taken(fromBytes('dispatcher', me)), (data) => {
-        const taken = decodeTaken(data);
-        const starting = claimer.startTaken(taken).then(() => lender.used(taken.server, taken.fresh.length));
-        starting.catch((error) => log.warn({ error }, 'what took lent places is found by the next look'));
-      }),
       bus.onNotice(notices.cancel('*'), (_, subject) => {
         keeper.wake(); // a cancel whose grace is short may be over
         const id = subject.slice(notices.cancel('').length);
@@ -213,6 +209,11 @@ export const module: Module = {
         session?.look().catch((error) => log.warn({ error }, 'a cancel waits for the next look'));
       }),
     ];
+    const leaveLent = bus.onNotice(notices.taken(fromBytes('dispatcher', me)), (data) => {
+      const taken = decodeTaken(data);
+      const starting = claimer.startTaken(taken).then(() => lender.used(taken.server, taken.fresh.length));
+      starting.catch((error) => log.warn({ error }, 'what took lent places is found by the next look'));
+    });
     const stops = [
       every(SWEEP_MS, () => unlessAway(ringAllWithWork()), log),
       every(LOOK_MS, () => unlessAway(servers.look()), log),
@@ -224,6 +225,7 @@ export const module: Module = {
     });
 
     return async () => {
+      isStopping = true; // what was lent until now may still be taken
       for (const stop of unfollow) stop();
       selectors.stop();
       await turns.stop();
@@ -232,6 +234,7 @@ export const module: Module = {
       intake.stop();
       await usage.stop().catch((error) => log.warn({ error }, 'what was used is counted again later'));
       await servers.stop().catch((error) => log.warn({ error }, 'the servers wait for the lease to end'));
+      leaveLent();
       await Promise.all([timers.stop(), keeper.stop(), compactor.stop(), ...stops.map((stop) => stop())]);
       traces.endAll();
     };
