@@ -5,6 +5,7 @@ import { cpus, loadavg, release } from 'node:os';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
 import { openDialer } from '#platform/client.ts';
 import { loadContract } from '#platform/contract.ts';
+import { pause } from '#platform/pause.ts';
 import { type Stack, startStack } from '../deploy/local/stack.ts';
 import { signUp } from '../tests/e2e/rest.ts';
 import { type Figure, median, table } from './figures.ts';
@@ -13,6 +14,7 @@ import { type Bench, burst, lines, paced, steps, warm } from './scenarios.ts';
 
 const quick = process.env.QUICK === '1';
 const repeat = Number(process.env.REPEAT ?? 1);
+const REST_MS = 30_000; // what a burst left in the heaps is gone by then
 
 const memory = (stack: Stack): Figure => {
   const kib = stack.parts.reduce(
@@ -54,7 +56,13 @@ try {
   const { sandbox = 'unknown' } = (await (await fetch(`${stack.urls.admin.automation}/readyz`)).json()) as { sandbox?: unknown };
   const machine = `${cpus().length} x ${cpus()[0]?.model}, kernel ${release()}, sandbox ${JSON.stringify(sandbox)}`;
   const rounds: Figure[][] = [];
-  for (let round = 0; round < repeat; round += 1) rounds.push(await measure(stack));
+  for (let round = 0; round < repeat; round += 1) {
+    if (round > 0) {
+      console.error(`${REST_MS / 1000} s of rest, so that the stack is idle`);
+      await pause(REST_MS);
+    }
+    rounds.push(await measure(stack));
+  }
   const product = (rounds[0] ?? []).map((figure) => ({
     ...figure,
     value: median(rounds.map((all) => all.find((one) => one.name === figure.name)?.value ?? Number.NaN)),
