@@ -56,6 +56,20 @@ export const mutants: readonly Mutant[] = [
     case: 'waits for a takeover',
   },
   {
+    name: 'a lent place whose server is not compared',
+    file: `${EXECUTIONS}/engine/loans.ts`,
+    edits: [['`COUNT(*) = 1 AND NOT', '`1 = 1 OR COUNT(*) = 1 AND NOT']],
+    test: `${EXECUTIONS}/loans.test.ts`,
+    case: 'is left alone while somebody takes the server over',
+  },
+  {
+    name: 'a claim that is started although it was given back',
+    file: `${EXECUTIONS}/dispatcher/ledger.ts`,
+    edits: [['if (lost.has(hex(claimId))) return false;', '']],
+    test: `${EXECUTIONS}/dispatcher/lent.test.ts`,
+    case: 'is given back when that never does',
+  },
+  {
     name: 'a remembered automation that is not compared',
     file: `${EXECUTIONS}/accept-store.ts`,
     edits: [['unless(isAlike)', "unless('1 = 1')"]],

@@ -48,7 +48,7 @@ describe('a place that a dispatcher lends', function () {
   async function lend(places = 1): Promise<void> {
     bus.notify(notices.loans, encodeLoan({ owner, server, epoch: 5, places }));
     await (await bus.connection()).flush();
-    await pause(30);
+    await pause(100);
   }
   async function standing(id: string) {
     const execution = toBytes('execution', id);
