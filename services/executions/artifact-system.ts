@@ -73,7 +73,8 @@ export const complete = (
     if (row.state === 'STORED') return row;
     const [kept, replaced] = siblings(others, row);
     artifact.check(content.size, { attempt: bytesOf(kept), workspace: 0 }, limits);
-    await tx.raw('INSERT IGNORE INTO artifact_usage (workspace, bytes) VALUES (?, 0)', [workspace]);
+    // With the lock that the update needs: INSERT IGNORE takes a shared one of a row that is there, and two who both want more wait for each other.
+    await tx.raw('INSERT INTO artifact_usage (workspace, bytes) VALUES (?, 0) ON DUPLICATE KEY UPDATE bytes = bytes', [workspace]);
     const more = content.size - bytesOf(replaced);
     const [counted] = await tx.raw('UPDATE artifact_usage SET bytes = bytes + ? WHERE workspace = ? AND (? <= 0 OR bytes + ? <= ?)', [
       more,
