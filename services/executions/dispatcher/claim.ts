@@ -1,5 +1,6 @@
 // Claims: for the lanes whose tickets came, the first executions go from ready to running in one transaction, and to servers with credits.
 import { randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import { AutomationSpec_Network } from '#gen/millrace/automations/v1/spec.ts';
 import type { Job } from '#gen/millrace/runner/v1/job.ts';
 import type { Pool, PoolConnection } from '#platform/db.ts';
@@ -48,12 +49,14 @@ interface Assigned {
   runMs: number;
 }
 
+const MOST_TOLD = 10_000;
 const REPEATS = 20;
 const REPEATABLE = new Set([1213, 1205]);
 const MARGIN_US = 500_000; // tags of other processes may be committed late, or come from a clock that is slow
 
 export function openClaimer(deps: Deps): Claimer {
   const marks = new Map<number, store.Mark>();
+  const told = new LRUCache<string, true>({ max: MOST_TOLD }); // claims by lent places: a notice may come twice
 
   const usable = (): Session[] => deps.sessions().filter((session) => session.isOpen() && session.credits() > 0);
 
@@ -203,7 +206,8 @@ export function openClaimer(deps: Deps): Claimer {
     });
     failpoint('claim.taken');
     const places = Math.max(0, session.credits());
-    const known = assigned.filter(({ claimed }) => session.expect(claimed.claimId));
+    const known = assigned.filter(({ claimed: { claimId } }) => !told.has(hex(claimId)) && session.expect(claimId));
+    for (const { claimed } of known) told.set(hex(claimed.claimId), true);
     start(known.slice(0, places));
     const others = known.slice(places);
     if (others.length > 0) session.giveBack(others.map(({ claimed, spec, runMs }) => jobOf(claimed, spec, runMs)));

@@ -92,6 +92,9 @@ describe('what takes the places that a dispatcher lends', function () {
     tell(one.owner, one.taken);
     await ended(one.id);
     expect(peer.jobs.map(claimOf)).to.deep.equal([one.taken.claimIds[0]?.toString('hex')]);
+    tell(one.owner, one.taken); // doubled
+    await pause(300);
+    expect(peer.jobs).to.have.length(1);
     const other = await untold();
     await ended(other.id);
     expect(peer.jobs).to.have.length(2);
