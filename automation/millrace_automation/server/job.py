@@ -35,6 +35,7 @@ REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the 
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
 GONE_SECONDS = 1.0  # and after its result was told
 _ISOLATIONS = (spec_pb2.AutomationSpec.FRESH, spec_pb2.AutomationSpec.REUSED)
+_CPUS = os.cpu_count() or 1
 _STREAMS = {'stdout': lines.STDOUT, 'stderr': lines.STDERR}
 
 
@@ -205,7 +206,7 @@ class Job:
                     if not self._process.has_ended:
                         self._after(LINGER_SECONDS, 'linger', self.kill)
             case Used():
-                most = (time.monotonic() - self.accept_time) * (os.cpu_count() or 1)
+                most = (time.monotonic() - self.accept_time) * _CPUS
                 self._used = Used(min(event.cpu_seconds, most), event.peak_memory_kib)
             case Settled():
                 if self._used and not self._stop and not self._passage:  # else the last word is about the network

@@ -16,6 +16,8 @@ from .watch import children_of
 _FIXED = (b'Uid', b'Gid', b'Groups', b'NoNewPrivs', b'Seccomp', b'Seccomp_filters', b'TracerPid', b'Umask', b'Cpus_allowed')
 _CAPABILITIES = (b'CapInh', b'CapPrm', b'CapEff', b'CapBnd', b'CapAmb')
 _SIGNALS = (b'SigBlk', b'SigIgn', b'SigCgt')
+_SIZES = (b'RssAnon', b'RssShmem', b'VmHWM')
+_ONE_THREAD = b'Threads:\t1'
 _NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts')
 _KINDS = sorted({value for name, value in vars(resource).items() if name.startswith('RLIMIT_')} - {resource.RLIMIT_CPU})
 _POLICY, _NICE, _CHILDREN_TIME = 38, 16, slice(13, 15)  # fields of /proc/PID/stat behind the name
@@ -35,8 +37,11 @@ class Inspection:
         self._memory_kib = limits['memory_mib'] * 1024
         self._descriptors = {'0', '1', '2', '3', str(begin)}
         self._kept = (f'/proc/{pid}/fd/0', f'/proc/{pid}/fd/{begin}')
-        self._fixed = self._facts(_status(pid))
+        self._layout = _layout(self._lines())
+        self._fixed = self._facts(self._lines(), _stat(pid))
         self._signals: list[bytes] | None = None
+        self._peak_kib = 0
+        self._children_time = 0.0
         self._anonymous_kib = 0
         self._spent = 0.0
         self._children_spent = 0.0
@@ -45,39 +50,50 @@ class Inspection:
     def fault(self) -> str | None:
         """What keeps the process from being used again, in a word. None: nothing."""
         try:
-            return self._fault(self._settled())
-        except (OSError, KeyError, ValueError):
+            return self._fault(self._settled(), _stat(self._pid))
+        except (OSError, IndexError, ValueError):
             return 'hidden'  # it does not let itself be looked at, or it is gone
 
-    def _settled(self) -> dict[bytes, bytes]:
+    def _lines(self) -> list[bytes]:
+        """What the kernel says of the process. A process has the same lines as long as it lives; those that are compared say what they are."""
+        return _read(f'/proc/{self._pid}/status').split(b'\n')
+
+    def _settled(self) -> list[bytes]:
         """Python takes a thread for ended a moment before the kernel does."""
         end = time.monotonic() + _LEAVING_SECONDS
-        while (status := _status(self._pid))[b'Threads'] != b'1' and time.monotonic() < end:
+        while (lines := self._lines())[self._layout[b'Threads']] != _ONE_THREAD and time.monotonic() < end:
             time.sleep(0.001)
-        return status
+        return lines
 
-    def _fault(self, status: dict[bytes, bytes]) -> str | None:
-        if status[b'Threads'] != b'1':
+    def _fault(self, lines: list[bytes], fields: list[bytes]) -> str | None:
+        if lines[self._layout[b'Threads']] != _ONE_THREAD:
             return 'threads'
         if self._processes() != 1:
             return 'processes'
         if set(os.listdir(f'/proc/{self._pid}/fd')) != self._descriptors:
             return 'descriptors'
-        if self._facts(status) != self._fixed:
+        if self._facts(lines, fields) != self._fixed:
             return 'state'
-        signals = [status[name] for name in _SIGNALS]
+        signals = [lines[self._layout[name]] for name in _SIGNALS]
         self._signals = self._signals or signals
         if signals != self._signals or _timers(self._pid):
             return 'signals'
         if os.listdir(self._work) != [SCRIPT] or self._files_bytes() > _FILES_BYTES:
             return 'files'
-        return 'memory' if self._is_too_large(status) else None
+        anonymous, shared, self._peak_kib = (self._kib(lines, name) for name in _SIZES)
+        self._children_time = sum(map(int, fields[_CHILDREN_TIME])) / _TICKS
+        return 'memory' if self._is_too_large(anonymous + shared) else None
 
-    def _facts(self, status: dict[bytes, bytes]) -> list[object]:
+    def _kib(self, lines: list[bytes], name: bytes) -> int:
+        said, _, value = lines[self._layout[name]].partition(b':')
+        if said != name:
+            raise ValueError
+        return int(value.split()[0])
+
+    def _facts(self, lines: list[bytes], fields: list[bytes]) -> list[object]:
         """What must be as it was before any code of the user ran."""
-        fields = _stat(self._pid)
         return [
-            [status[name] for name in (*_CAPABILITIES, *_FIXED)],
+            [lines[self._layout[name]] for name in (*_CAPABILITIES, *_FIXED)],
             [resource.prlimit(self._pid, kind) for kind in _KINDS],
             resource.prlimit(self._pid, resource.RLIMIT_CPU)[1],
             [os.readlink(path) for path in self._kept],
@@ -98,9 +114,8 @@ class Inspection:
         found = os.statvfs(tree.WORK)
         return (found.f_blocks - found.f_bfree) * found.f_frsize
 
-    def _is_too_large(self, status: dict[bytes, bytes]) -> bool:
+    def _is_too_large(self, held: int) -> bool:
         """After its first run a process may hold half its limit; from then on, an eighth more than that run left."""
-        held = int(status[b'RssAnon'].split()[0]) + int(status[b'RssShmem'].split()[0])
         if not self._anonymous_kib:
             self._anonymous_kib = held
             return held > self._memory_kib // 2
@@ -113,15 +128,12 @@ class Inspection:
         return time.clock_gettime(clock_of(self._pid))
 
     def account(self) -> tuple[float, int]:
-        """Seconds of processor time, its children's included, and the most memory in KiB, since the last call."""
-        fields = _stat(self._pid)
-        children = sum(map(int, fields[_CHILDREN_TIME])) / _TICKS
+        """Seconds of processor time, its children's included, and the most memory in KiB, since the last call. To be asked when `fault` has looked."""
         spent = self.processor_seconds()
-        used = spent - self._spent + children - self._children_spent
-        self._spent, self._children_spent = spent, children
-        peak = int(_status(self._pid)[b'VmHWM'].split()[0])
+        used = spent - self._spent + self._children_time - self._children_spent
+        self._spent, self._children_spent = spent, self._children_time
         self.reset_peak()
-        return max(used, 0.0), peak
+        return max(used, 0.0), self._peak_kib
 
     def reset_peak(self) -> None:
         descriptor = os.open(f'/proc/{self._pid}/clear_refs', os.O_WRONLY | os.O_CLOEXEC)
@@ -136,8 +148,13 @@ def clock_of(pid: int) -> int:
     return ~pid << 3 | 2
 
 
-def _status(pid: int) -> dict[bytes, bytes]:
-    return dict(line.split(b':\t', 1) for line in _read(f'/proc/{pid}/status').splitlines() if b':\t' in line)
+def _layout(lines: list[bytes]) -> dict[bytes, int]:
+    """In which line each of those stands that are looked at. Raises OSError where one is missing."""
+    numbers = {line.partition(b':')[0]: number for number, line in enumerate(lines)}
+    try:
+        return {name: numbers[name] for name in (b'Threads', *_CAPABILITIES, *_FIXED, *_SIGNALS, *_SIZES)}
+    except KeyError as missing:
+        raise OSError(f'/proc does not tell {missing}') from None
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -99,7 +99,7 @@ class Residence:
                 used, peak = self._inspection.account()
                 self._spent = self._inspection.processor_seconds()
                 self._allow()
-            except (OSError, KeyError, ValueError):
+            except (OSError, ValueError):
                 fault = 'hidden'
         if fault:
             return self._tell(ENDED + fault.encode()) and False
