@@ -1,13 +1,14 @@
 // `make chaos` and `make chaos-long`: kills, stops, cuts, wiped stores and full disks by a seed, on a stack of its own, while executions are
 // accepted and run; after each round the checker judges. The history stands in build/chaos/<seed>.ndjson. SEED= chooses the plan; a long run
 // goes on where its history ends, or FROM=<round>; ROUNDS= of this many. With --power the
-// disk of database and broker loses its power instead, with everything that had not reached it. Ends with the line `N lost, N doubled, N gaps`.
+// disk of database and broker loses its power instead, with everything that had not reached it; with --fill it is full for some seconds, and
+// nothing else happens. Ends with the line `N lost, N doubled, N gaps`.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { readChoices } from '../deploy/local/environment.ts';
 import { REPOSITORY } from '../deploy/local/layout.ts';
-import { carryOut, cutPower } from '../tests/chaos/harm.ts';
+import { carryOut, cutPower, fillDisk } from '../tests/chaos/harm.ts';
 import { type Amounts, PARTS, planOf } from '../tests/chaos/plan.ts';
 import { openRecord, type RecordFile, readRecord, report, type Verdict } from '../tests/chaos/record.ts';
 import { type Rig, startRig } from '../tests/chaos/rig.ts';
@@ -62,12 +63,18 @@ function powerCut(rig: Rig, record: RecordFile, round: number): Promise<Verdict>
   return runRound({ rig, record, round, kills: PARTS.length, wipes: 0, faults: 1, executions: 0, harm });
 }
 
+function fullDisk(rig: Rig, record: RecordFile, round: number): Promise<Verdict> {
+  const harm = () => fillDisk(rig);
+  return runRound({ rig, record, round, kills: 0, wipes: 0, faults: 1, executions: 0, harm });
+}
+
 async function main(): Promise<number> {
   const isLong = process.argv.includes('--long');
   const isPower = process.argv.includes('--power');
+  const isFill = process.argv.includes('--fill');
   const form = isLong ? LONG : SHORT;
   const seed = Number(process.env.SEED ?? (isLong ? Date.now() : USUAL_SEED));
-  const file = join(REPOSITORY, 'build/chaos', `${isPower ? 'power-' : ''}${seed}.ndjson`);
+  const file = join(REPOSITORY, 'build/chaos', `${isPower ? 'power-' : isFill ? 'fill-' : ''}${seed}.ndjson`);
   if (!isLong) rmSync(file, { force: true });
   const known = isLong ? readRecord(file).verdicts.map(({ round }) => round) : [];
   const from = Number(process.env.FROM ?? Math.max(-1, ...known) + 1);
@@ -82,7 +89,11 @@ async function main(): Promise<number> {
     if (rig.whyNoDisk) console.log(`without full disks: ${rig.whyNoDisk}`);
     for (let round = from; round < last; round += 1) {
       const record = openRecord(file, seed, round);
-      const verdict = await (isPower ? powerCut(rig, record, round) : chaos(rig, record, round, seed, form));
+      const verdict = await (isPower
+        ? powerCut(rig, record, round)
+        : isFill
+          ? fullDisk(rig, record, round)
+          : chaos(rig, record, round, seed, form));
       record.note({ what: 'judged', verdict });
       ours.push(verdict);
       const { executions, kills, lost, doubled, gaps, breaches, seconds } = verdict;

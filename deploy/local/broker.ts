@@ -2,13 +2,14 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { type Outer, plainEnvironment } from './environment.ts';
 import type { Part } from './part.ts';
-import { brokerReady } from './ready.ts';
+import { brokerBroken, brokerReady } from './ready.ts';
 
 interface Options {
   command: string;
   folder: string; // <data>/nats; must be named, NATS would take a temporary one
   config: string;
   port: number;
+  adminPort: number; // NATS tells of itself there
   password: string;
   outer: Outer;
 }
@@ -17,8 +18,9 @@ const USER = 'millrace';
 
 export const brokerUrl = (port: number, password: string): string => `nats://${USER}:${encodeURIComponent(password)}@127.0.0.1:${port}`;
 
-const configuration = (port: number, folder: string, password: string): string => `# Made by the launcher at each start.
+const configuration = ({ port, adminPort, folder, password }: Options): string => `# Made by the launcher at each start.
 listen: "127.0.0.1:${port}"
+http: "127.0.0.1:${adminPort}"
 server_name: "millrace"
 max_payload: 4MB
 authorization {
@@ -32,7 +34,8 @@ jetstream {
 }
 `;
 
-export function brokerPart({ command, folder, config, port, password, outer }: Options): Part {
+export function brokerPart(options: Options): Part {
+  const { command, folder, config, port, adminPort, password, outer } = options;
   return {
     name: 'broker',
     what: 'the broker (NATS)',
@@ -42,9 +45,10 @@ export function brokerPart({ command, folder, config, port, password, outer }: O
     address: `127.0.0.1:${port}`,
     async prepare() {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      writeFileSync(config, configuration(port, folder, password), { mode: 0o600 });
+      writeFileSync(config, configuration(options), { mode: 0o600 });
     },
     ready: async () => ({ version: `NATS ${await brokerReady(brokerUrl(port, password))}` }),
+    broken: () => brokerBroken(adminPort),
     startSeconds: 30,
     stopSeconds: 15,
   };

@@ -10,6 +10,7 @@ export interface Part {
   address?: string; // where it is reached, host:port, for `make status`
   prepare?: () => Promise<void>; // before each start
   ready: () => Promise<Ready>; // throws what it waits for
+  broken?: () => Promise<string>; // what only a new start mends; empty when there is nothing of the kind, or it cannot be seen
   nice?: number; // how far it gives way to the others when the processors are busy, as nice(1) counts
   startSeconds: number; // the longest time until ready
   stopSeconds: number; // from SIGTERM to SIGKILL

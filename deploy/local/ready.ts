@@ -34,6 +34,13 @@ export async function databaseReady(url: string): Promise<string> {
   }
 }
 
+// What keeps a NATS server's streams from storing anything: once a write has failed, as on a full disk, they stay so until it is started again.
+export async function brokerBroken(adminPort: number): Promise<string> {
+  const answer = await fetch(`http://127.0.0.1:${adminPort}/healthz`, { signal: AbortSignal.timeout(PROBE_MS) });
+  const { error = '' } = (await answer.json()) as { error?: string };
+  return /write error/i.test(error) ? error : '';
+}
+
 // The version of a NATS server that lets us in and offers JetStream. Errors name the host alone: the address may hold a password.
 export async function brokerReady(url: string): Promise<string> {
   const { servers, user, pass, token, tls } = brokerAddress(url);

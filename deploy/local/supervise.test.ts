@@ -43,7 +43,7 @@ describe('a supervised part', () => {
         stopSeconds: 10,
         ...more,
       },
-      { guard: python, log: join(folder, 'thing.log'), say: (line) => said.push(line) },
+      { guard: python, log: join(folder, 'thing.log'), say: (line) => said.push(line), lookMs: 50 },
     );
     started.push(one);
     return one;
@@ -75,6 +75,23 @@ describe('a supervised part', () => {
     expect(one.pid()).to.not.equal(before);
     expect(one.status().restarts).to.equal(1);
     expect(said.join('\n')).to.match(/thing ended \(killed by SIGKILL\): starts again in 0.25 s\nthing is back \(pid \d+\)/);
+  });
+
+  it('is ended and started again when nothing else mends it, and says why', async () => {
+    let why = '';
+    const one = part(SERVE, { broken: async () => why });
+    await one.start();
+    const before = one.pid();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(one.pid()).to.equal(before);
+    why = 'it stores nothing';
+    await until('a new start', () => one.status().restarts > 0);
+    why = '';
+    await one.untilReady();
+    expect(one.pid()).to.not.equal(before);
+    expect(said.join('\n')).to.match(
+      /^thing is ended, to start again: it stores nothing\nthing ended \(.*SIGTERM\): starts again in 0.25 s/,
+    );
   });
 
   it('waits longer each time that it dies at once', async () => {

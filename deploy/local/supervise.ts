@@ -2,7 +2,8 @@
 //
 //   stopped -> starting -> ready -> stopping -> stopped
 //                 ^          |
-//                 +- restarting (it died; a pause of 0.25 s, doubled up to 15 s, from the start again after a minute of life)
+//                 +- restarting (it died, or was ended because nothing else mends it; a pause of 0.25 s, doubled up to 15 s, from the start again
+//                    after a minute of life)
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { setPriority } from 'node:os';
@@ -36,6 +37,7 @@ interface Options {
   guard: string; // the Python that runs guard.py
   log: string;
   say: (line: string) => void;
+  lookMs?: number; // between two looks whether it is broken
 }
 
 const GUARD = join(import.meta.dirname, 'guard.py');
@@ -45,10 +47,11 @@ const STABLE_MS = 60_000;
 const PROBE_MS = 3000;
 const PROBE_EVERY_MS = 40;
 const SAY_EVERY_MS = 5000;
+const LOOK_MS = 5000;
 const UNREADY_STOP_SECONDS = 10; // a database that has just begun to start loses the signal, and has nothing yet to put in order
 const LAST_LINES = 15;
 
-export function supervise(part: Part, { guard, log, say }: Options): Supervised {
+export function supervise(part: Part, { guard, log, say, lookMs = LOOK_MS }: Options): Supervised {
   let child: ChildProcess | undefined;
   let ended: Promise<string> = Promise.resolve('');
   let state: State = 'stopped';
@@ -154,6 +157,31 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     }
   }
 
+  // Ends what is alive but of no use until it is started again: `keep` does that.
+  async function look(): Promise<void> {
+    const stop = stopping.signal;
+    while (!stop.aborted) {
+      await sleep(lookMs, undefined, { signal: stop, ref: false }).catch(() => undefined);
+      const one = child;
+      if (state !== 'ready' || !one) continue;
+      const why = await part.broken?.().catch(() => '');
+      if (!why || stop.aborted || child !== one) continue;
+      say(`${part.name} is ended, to start again: ${why}`);
+      await end(one, part.stopSeconds);
+    }
+  }
+
+  async function end(one: ChildProcess, seconds: number): Promise<void> {
+    one.kill('SIGTERM');
+    one.kill('SIGCONT'); // one that a test has paused could not end
+    const timer = setTimeout(() => {
+      say(`${part.name} did not stop within ${seconds} s: killed`);
+      one.kill('SIGKILL');
+    }, seconds * 1000);
+    await ended;
+    clearTimeout(timer);
+  }
+
   async function start(): Promise<Ready> {
     stopping = new AbortController();
     stopped = undefined;
@@ -168,6 +196,7 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     }
     become('ready');
     keeping = keep();
+    if (part.broken) void look();
     return told;
   }
 
@@ -183,14 +212,7 @@ export function supervise(part: Part, { guard, log, say }: Options): Supervised 
     if (one) {
       const seconds = state === 'ready' ? part.stopSeconds : Math.min(part.stopSeconds, UNREADY_STOP_SECONDS);
       become('stopping');
-      one.kill('SIGTERM');
-      one.kill('SIGCONT'); // one that a test has paused could not end
-      const timer = setTimeout(() => {
-        say(`${part.name} did not stop within ${seconds} s: killed`);
-        one.kill('SIGKILL');
-      }, seconds * 1000);
-      await ended;
-      clearTimeout(timer);
+      await end(one, seconds);
     }
     await keeping;
     become('stopped');

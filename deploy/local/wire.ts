@@ -54,6 +54,7 @@ const namesOf = (name: string, count: number): string[] => Array.from({ length: 
 const portNames = (processes: readonly string[], automations: readonly string[], edge: boolean): string[] => [
   'database',
   'broker',
+  'broker.admin',
   'edge.admin',
   `${BUILDER}.admin`,
   ...(edge ? ['edge'] : []),
@@ -123,6 +124,7 @@ export function partsOf(w: Wiring, wanted: readonly string[] | undefined = w.cho
         folder: join(w.layout.data, 'nats'),
         config: join(w.layout.run, 'nats.conf'),
         port: w.ports.broker ?? 0,
+        adminPort: w.ports['broker.admin'] ?? 0,
         password: w.secrets.brokerPassword,
         outer: w.outer,
       }),

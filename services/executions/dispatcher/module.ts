@@ -13,7 +13,7 @@ import { decodeTaken } from '../engine/loans.ts';
 import * as notices from '../engine/notices.ts';
 import { openSpecs } from '../engine/specs.ts';
 import { hex } from '../engine/sql.ts';
-import { openRenew, ring } from '../engine/tickets.ts';
+import { ring } from '../engine/tickets.ts';
 import { limitOf, settings as quotas } from '../quota-config.ts';
 import { openClaimer } from './claim.ts';
 import { openCompactor } from './compact.ts';
@@ -29,7 +29,7 @@ import { endLost, endOverdue, giveUpServers, stopHalted } from './overdue.ts';
 import { openSelectors } from './selectors.ts';
 import { forget } from './server-store.ts';
 import { openServers } from './servers.ts';
-import { measure, sweep } from './sweep.ts';
+import { measure, openSweep } from './sweep.ts';
 import { openTimers } from './timers.ts';
 import * as traces from './traces.ts';
 import { unlessAway } from './transaction.ts';
@@ -63,8 +63,10 @@ export const module: Module = {
     const usage = openUsage({ pool: pools.keepers, log });
     const memory = openIntakeMemory();
     const compactor = openCompactor({ pool: pools.keepers, log });
-    const renew = openRenew();
-    const ringAll = (lanes: Iterable<number>) => ring(bus, lanes);
+    const ringAll = (lanes: Iterable<number>) => {
+      if (sweep.isWithoutTickets()) selectors.keep(lanes);
+      ring(bus, lanes);
+    };
     const changed = (execution: Buffer, end?: Uint8Array) => bus.notify(notices.changed(fromBytes('execution', execution)), end);
 
     // What is told after executions have left running.
@@ -133,6 +135,7 @@ export const module: Module = {
       due: () => turns.capacity(),
       came: gate.load,
     });
+    const sweep = openSweep({ pool: pools.keepers, bus, log, ours: selectors.offer });
     const claimer = openClaimer({
       pool: pools.claim,
       log,
@@ -193,8 +196,7 @@ export const module: Module = {
     async function ringAllWithWork(): Promise<void> {
       claimer.forgetMarks();
       await Promise.all([gate.load(), selectors.load()]);
-      await sweep({ pool: pools.keepers, bus, log, renew, ours: selectors.offer });
-      turns.capacity();
+      selectors.keep(await sweep.run());
       lender.lend();
     }
 

@@ -1,5 +1,5 @@
-// Lanes whose executions run on some servers only. Their tickets come to any dispatcher: it tells all of them, and each keeps such a lane until one
-// of its servers that match has credits. Nothing is asked of the database about other lanes: a claim of those refuses a lane with labels by itself.
+// Lanes that are claimed without tickets. Most are those whose executions run on some servers only. Their tickets come to any dispatcher: it tells
+// all of them, and each keeps such a lane until one of its servers that match has credits. Nothing is asked of the database about other lanes: a claim of those refuses a lane with labels by itself.
 import type { Bus } from '#platform/bus.ts';
 import type { Pool } from '#platform/db.ts';
 import type { Fresh } from '../engine/fresh.ts';
@@ -14,6 +14,7 @@ export interface Selectors {
   hasDue(): boolean;
   claim(lanes: readonly number[], fresh?: readonly Fresh[]): Promise<void>; // and those that are due
   offer(lanes: Iterable<number>): number[]; // keeps those that have a selector, answers the others
+  keep(lanes: Iterable<number>): void; // has them claimed without tickets
   stop(): void;
 }
 interface Deps {
@@ -95,6 +96,10 @@ export function openSelectors({ pool, bus, sessions, claim, due, came }: Deps): 
     of: (lane) => known.get(lane),
     hasDue: () => waiting.size > 0 && ready().length > 0,
     offer,
+    keep(lanes) {
+      for (const lane of lanes) waiting.add(lane);
+      due();
+    },
     async claim(lanes, fresh) {
       await loadNew(lanes);
       const others = offer(lanes);

@@ -5,7 +5,7 @@ import { readSettings, setting, text } from '#platform/config.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
 import * as notices from '../engine/notices.ts';
-import { ensureWork, hurry, ring, workStream } from '../engine/tickets.ts';
+import { ensureWork, hurry, ring, untilRung, workStream } from '../engine/tickets.ts';
 import { openTurns, type Turns } from './turns.ts';
 
 const { natsUrl } = readSettings({
@@ -42,6 +42,18 @@ describe('turns', function () {
     await until('the tickets', async () => (await stored()) === 2);
     await flushed();
     expect(await stored()).to.equal(2);
+  });
+
+  it('sees that a lane has its ticket, and that the broker stores none', async () => {
+    for (let time = 0; time < 2; time += 1) await untilRung(bus, 7);
+    expect(await stored()).to.equal(1);
+    await (await bus.jetstream()).jsm.streams.update(workStream(bus.prefix), { max_bytes: 1 });
+    let fault = '';
+    await untilRung(bus, 8).catch((error: Error) => (fault = error.message));
+    expect(fault).to.equal('maximum bytes exceeded');
+    await (await bus.jetstream()).jsm.streams.delete(workStream(bus.prefix));
+    await untilRung(bus, 8).catch((error: Error) => (fault = error.message));
+    expect(fault).to.match(/no responders/);
   });
 
   it('hands out a turn for what comes while the lane is being claimed', async () => {

@@ -9,6 +9,8 @@ export const SELECTOR = 'any';
 export const CONSUMER = 'any';
 const ACK_WAIT_NS = 2e9;
 const FEW = 8;
+const STORE_MS = 1000;
+const HAS_ONE = 'maximum messages per subject exceeded'; // the broker's words: the number of the error stands for more than that
 const LOOKS = 3; // the two counts are not of one moment
 const MAX_ACK_PENDING = 20_000;
 
@@ -26,6 +28,13 @@ export function ring(bus: Pick<Bus, 'prefix' | 'state' | 'connection'>, lanes: I
       for (const lane of names) connection.publish(`${lanesOf(bus.prefix)}${lane}`);
     })
     .catch(() => undefined); // the sweep rings again
+}
+
+// The same for one lane. Rejects unless the broker says in time that it has the lane's ticket; one whose disk was full says nothing at all.
+export async function untilRung(bus: Pick<Bus, 'prefix' | 'connection'>, lane: number): Promise<void> {
+  const answer = await (await bus.connection()).request(`${lanesOf(bus.prefix)}${lane}`, undefined, { timeout: STORE_MS });
+  const { error } = answer.json<{ error?: { description: string } }>();
+  if (error && error.description !== HAS_ONE) throw new Error(error.description);
 }
 
 // The same for work that came just now: a dispatcher that is idle starts it without waiting for the ticket, which under load alone decides.
