@@ -108,6 +108,17 @@ describe('the ledger of a session', () => {
     expect(dropped).to.deep.equal([]);
   });
 
+  it('tells of a cancel that came before the claim was sent, and of one that came with it', async () => {
+    const [late, unsent, other] = [claim({ state: 'CANCELLING' }), claim({ state: 'CANCELLING' }), claim()];
+    const { ledger, cancelled } = open([late, unsent, other], () => ledger.send([late.claim_id]));
+    for (const one of [late, unsent, other]) ledger.expect(one.claim_id);
+    await ledger.look();
+    expect(cancelled).to.deep.equal(ids([late]));
+    expect([late, unsent, other].map((one) => ledger.isCancelled(one.claim_id))).to.deep.equal([false, true, false]);
+    ledger.forget(unsent.claim_id);
+    expect(ledger.isCancelled(unsent.claim_id)).to.equal(false);
+  });
+
   it('looks again for whoever asks during a look', async () => {
     let looks = 0;
     const { ledger } = open([], () => {

@@ -24,6 +24,7 @@ export interface Ledger {
   held(): number;
   expect(claimId: Buffer): boolean; // false: it was taken for lost before, and is given back
   forget(claimId: Buffer): boolean; // whether it was expected
+  isCancelled(claimId: Buffer): boolean; // it is to stop, and was not sent yet
   send(claimIds: readonly Buffer[]): void;
   tell(told: Omit<Report, 'server' | 'epoch'>): Promise<Reply>;
   heed(claimId: Buffer, reply: Reply): void;
@@ -53,17 +54,23 @@ export function openLedger(
 ): Ledger {
   const { log, lost } = deps;
   const mine = new Map<string, 'EXPECTED' | 'SENT'>(); // by the claim's id in hexadecimal
+  const cancelled = new Set<string>(); // those of mine that are to stop before they were sent
   let looking: Promise<unknown> | undefined;
   let nextLook: Promise<void> | undefined; // for those that ask during a look: it may have read before what they want seen
 
   const tell = (told: Omit<Report, 'server' | 'epoch'>) => deps.report({ ...told, server: server.id, epoch: server.epoch });
+
+  function remove(claim: string): boolean {
+    cancelled.delete(claim);
+    return mine.delete(claim);
+  }
 
   // Drops what does not count any longer, and gives the server up when it has another owner.
   function heed(claimId: Buffer, reply: Reply): void {
     if (reply.kind === 'NOT_OWNER') deps.disowned();
     if (reply.kind === 'STALE') control()?.drop([claimId]);
     if (reply.kind === 'NOT_OWNER' || (reply.kind === 'KEPT' && !reply.isOver)) return;
-    mine.delete(hex(claimId));
+    remove(hex(claimId));
     traces.end(claimId);
   }
 
@@ -81,10 +88,13 @@ export function openLedger(
     const has = held ?? new Set([...before].flatMap(([claim, stage]) => (stage === 'SENT' ? [claim] : [])));
     const present = new Map((await deps.claims(server.id, signal)).map((claim) => [hex(claim.claim_id), claim]));
     const stale = [...has].filter((claim) => !present.has(claim));
-    for (const claim of stale) mine.delete(claim);
+    for (const claim of stale) remove(claim);
     control()?.drop(stale.map((claim) => Buffer.from(claim, 'hex')));
     const known = [...present.values()].filter(({ claim_id }) => has.has(hex(claim_id)));
-    control()?.cancel(known.filter(({ state }) => state === 'CANCELLING').map(({ claim_id }) => claim_id));
+    const stopping = [...present].flatMap(([claim, { state }]) => (state === 'CANCELLING' ? [claim] : []));
+    for (const claim of stopping) if (mine.get(claim) === 'EXPECTED') cancelled.add(claim);
+    const sent = stopping.filter((claim) => has.has(claim) || mine.get(claim) === 'SENT'); // some since it was read
+    control()?.cancel(sent.map((claim) => Buffer.from(claim, 'hex')));
     const isLost = (claim: string) => !has.has(claim) && (before.get(claim) === 'SENT' || !mine.has(claim));
     const gone = [...present.values()].filter(({ claim_id, is_young }) => isLost(hex(claim_id)) && (held || !is_young));
     for (const { claim_id } of gone) lost.add(hex(claim_id));
@@ -114,7 +124,8 @@ export function openLedger(
       mine.set(hex(claimId), 'EXPECTED');
       return true;
     },
-    forget: (claimId) => mine.delete(hex(claimId)),
+    forget: (claimId) => remove(hex(claimId)),
+    isCancelled: (claimId) => cancelled.has(hex(claimId)),
     send(claimIds) {
       for (const claimId of claimIds) mine.set(hex(claimId), 'SENT');
     },

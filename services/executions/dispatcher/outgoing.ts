@@ -33,9 +33,10 @@ export function openOutgoing(open: SessionOpen): Outgoing {
   function* pending(): Generator<Partial<SessionRequest>> {
     while (!isClosed) {
       if (pings.length > 0) yield { ping: { nonce: pings.shift() ?? 0 } };
+      else if (jobs.length > 0)
+        yield { start: { jobs: jobs.splice(0, fitting(jobs)) } }; // first: a server knows nothing of a claim that it has not got
       else if (cancels.length > 0) yield { cancel: { claimIds: cancels.splice(0, MAX_ITEMS) } };
       else if (drops.length > 0) yield { drop: { claimIds: drops.splice(0, MAX_ITEMS) } };
-      else if (jobs.length > 0) yield { start: { jobs: jobs.splice(0, fitting(jobs)) } };
       else if (confirms.length > 0) yield { confirm: { items: confirms.splice(0, MAX_ITEMS) } };
       else return;
     }

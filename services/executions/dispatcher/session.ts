@@ -27,7 +27,7 @@ export interface Session {
   held(): number; // claims that are not known to be over
   expect(claimId: Buffer): boolean; // a claim is about to be committed, or was by another process; takes a credit. False: it is given back
   forget(claimId: Buffer): void; // it was not
-  start(jobs: readonly Job[]): void; // those that were expected
+  start(jobs: readonly Job[]): void; // those that were expected; what is to stop meanwhile is given back instead, and ends
   giveBack(jobs: readonly Job[]): void; // or not, after all
   fail(job: Job, result: Result): void; // or it ended before it could start
   look(): Promise<void>; // compares with running
@@ -128,6 +128,12 @@ export function openSession(deps: Deps, server: Owned): Session {
     ledger.giveBack(unsent, 'REFUSED');
   }
 
+  function keep(jobs: readonly Job[]): void {
+    if (control) credit += jobs.length;
+    giveBack(jobs);
+    deps.changed();
+  }
+
   const running = (async () => {
     for (let delay = FIRST_RETRY_MS; !closed.signal.aborted; delay = Math.min(delay * 2, LAST_RETRY_MS)) {
       const broken = new AbortController();
@@ -155,16 +161,13 @@ export function openSession(deps: Deps, server: Owned): Session {
       if (ledger.forget(claimId) && control) credit += 1;
     },
     start(jobs) {
-      if (control) {
-        ledger.send(jobs.map(({ claimId }) => claimId));
-        control.start(jobs);
-      } else giveBack(jobs);
+      if (!control) return giveBack(jobs);
+      const wanted = jobs.filter(({ claimId }) => !ledger.isCancelled(claimId));
+      if (wanted.length < jobs.length) keep(jobs.filter((job) => !wanted.includes(job)));
+      ledger.send(wanted.map(claimOf));
+      control.start(wanted);
     },
-    giveBack(jobs) {
-      if (control) credit += jobs.length;
-      giveBack(jobs);
-      deps.changed();
-    },
+    giveBack: keep,
     fail({ executionId, claimId }, result) {
       if (control) credit += 1;
       const told = ledger.tell({ execution: toBytes('execution', executionId), claimId, result });
