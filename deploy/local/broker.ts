@@ -1,8 +1,10 @@
 // NATS with JetStream, for loopback only, and for whoever has the password: it stands in the configuration, which only its owner may read.
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { type Outer, plainEnvironment } from './environment.ts';
 import type { Part } from './part.ts';
 import { brokerBroken, brokerReady } from './ready.ts';
+import { needRoom } from './room.ts';
 
 interface Options {
   command: string;
@@ -44,6 +46,7 @@ export function brokerPart(options: Options): Part {
     env: plainEnvironment(outer),
     address: `127.0.0.1:${port}`,
     async prepare() {
+      needRoom(dirname(folder), 'the broker');
       mkdirSync(folder, { recursive: true, mode: 0o700 });
       writeFileSync(config, configuration(options), { mode: 0o600 });
     },

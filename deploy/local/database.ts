@@ -9,6 +9,7 @@ import { fitsSocket } from './layout.ts';
 import { lastLines, sizeOf } from './log-file.ts';
 import type { Part } from './part.ts';
 import { databaseReady } from './ready.ts';
+import { needRoom } from './room.ts';
 
 interface Options {
   folder: string; // <data>/mysql
@@ -91,6 +92,7 @@ export function databasePart({ folder, initFile, log, port, password, given, out
     env,
     address: `127.0.0.1:${port}`,
     async prepare() {
+      needRoom(dirname(folder), 'the database');
       await initialise({ folder, command, asRoot, log, env });
       writeFileSync(initFile, accountSql(password), { mode: 0o600 });
     },

@@ -7,6 +7,7 @@ import { databaseUrl, poolMiB } from './database.ts';
 import { automationEnvironment, edgeEnvironment, serviceEnvironment, type Wiring } from './environment.ts';
 import { StartFault, tellFault, wayOut } from './faults.ts';
 import { freePort, isFree, keepPorts, publicPort } from './ports.ts';
+import { LEAST_MIB, needRoom } from './room.ts';
 import { partsOf, wire } from './wire.ts';
 
 const OUTER = {
@@ -145,6 +146,19 @@ describe('ports', () => {
 });
 
 describe('the way out', () => {
+  it('of a full disk is to make room: what keeps data is not started on it', () => {
+    needRoom(tmpdir(), 'the database');
+    let fault: unknown;
+    try {
+      needRoom('/proc', 'the database'); // which never has any
+    } catch (error) {
+      fault = error;
+    }
+    expect(tellFault(fault)).to.equal(
+      `millrace: the disk of /proc has 0 MiB left; the database is started with ${LEAST_MIB} MiB or more\nThe way out: make room on it.`,
+    );
+  });
+
   it('is told for what is known to go wrong', () => {
     const known: [string, RegExp][] = [
       ['Error: listen EADDRINUSE: address already in use 127.0.0.1:21000', /another process uses its port/],

@@ -41,19 +41,21 @@ export async function cutPower(rig: Rig, { isUnflushed }: { isUnflushed: boolean
   await rig.again();
 }
 
-// Database and broker can write nothing for some seconds, although they are to: the database waits, and the broker stores nothing from then on.
-// Nobody starts it again for the stack, which is to find out by itself.
+// Database and broker can write nothing for some seconds, although they are to. The database is killed meanwhile, and must not recover before there
+// is room. The broker stores nothing from then on; nobody starts it again for the stack, which is to find out by itself.
 export async function fillDisk({ stack, disk, ...rig }: Rig): Promise<void> {
   if (!disk) throw new Error(`no disk can be filled here: ${rig.whyNoDisk}`);
   const bus = openBus({ natsUrl: stack.wiring.natsUrl, natsPrefix: stack.wiring.natsPrefix }, openLog('silent'));
   await bus.connection();
   await sleep(SOME_MS);
   disk.fill();
+  const killed = sleep(FULL_MS / 2).then(() => stack.kill('database'));
   for (const end = performance.now() + FULL_MS; performance.now() < end; await sleep(RING_MS))
     ring(
       bus,
       Array.from({ length: 100 }, (_, index) => 1_000_000 + index),
     ); // lanes that are not there
+  await killed;
   disk.free();
   await until('the broker to store something again', () => untilRung(bus, 1_000_000).then(() => true, () => undefined), STORES_MS); // biome-ignore format: a probe
   await bus.stop();
