@@ -99,9 +99,26 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'no sweep',
     file: `${EXECUTIONS}/dispatcher/sweep.ts`,
-    edits: [['  ring(bus, names);', '  void ring, names;']],
+    edits: [
+      ['await untilRung(bus, first);', ''],
+      ['ring(bus, others);', 'void [ring, untilRung, others];'],
+    ],
     test: `${EXECUTIONS}/dispatcher/flow.test.ts`,
     case: 'runs everything although the broker forgets all',
+  },
+  {
+    name: 'no work without tickets',
+    file: `${EXECUTIONS}/dispatcher/sweep.ts`,
+    edits: [['return lanes;', 'return [];']],
+    test: `${EXECUTIONS}/dispatcher/sweep.test.ts`,
+    case: 'starts once a second what is there, when the broker is away',
+  },
+  {
+    name: 'a cancel before the claim was sent, forgotten',
+    file: `${EXECUTIONS}/dispatcher/ledger.ts`,
+    edits: [["if (mine.get(claim) === 'EXPECTED') cancelled.add(claim);", 'void claim;']],
+    test: `${EXECUTIONS}/dispatcher/ledger.test.ts`,
+    case: 'tells of a cancel that came before the claim was sent, and of one that came with it',
   },
   {
     name: 'ticket acked after the claim',
