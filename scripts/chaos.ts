@@ -2,7 +2,7 @@
 // accepted and run; after each round the checker judges. The history stands in build/chaos/<seed>.ndjson. SEED= chooses the plan; a long run
 // goes on where its history ends, or FROM=<round>; ROUNDS= of this many. With --power the
 // disk of database and broker loses its power instead, with everything that had not reached it; with --fill it is full for some seconds, and
-// nothing else happens. Ends with the line `N lost, N doubled, N gaps`.
+// the database is killed meanwhile. Ends with the line `N lost, N doubled, N gaps`.
 import { spawnSync } from 'node:child_process';
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
