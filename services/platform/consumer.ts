@@ -1,6 +1,6 @@
 // Consumes events: durable, at least once from the broker, exactly once into the database by an inbox row in the handler's transaction.
 // What fails ten times becomes a dead letter.
-import { AckPolicy, DeliverPolicy, type JsMsg } from '@nats-io/jetstream';
+import { AckPolicy, type ConsumerConfig, DeliverPolicy, type JetStreamManager, type JsMsg } from '@nats-io/jetstream';
 import { propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
 import { type Bus, eventsStream } from './bus.ts';
 import type { Db, Tx } from './db.ts';
@@ -30,6 +30,7 @@ export interface Consumer {
 }
 
 const FAILURES = 10;
+const NO_CONSUMER = 10_014; // JSConsumerNotFoundErr
 const ACK_WAIT_NS = 30e9;
 const taken = counter('millrace_events_consumed_total', 'Events taken in', ['consumer', 'outcome']);
 
@@ -65,7 +66,7 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
       try {
         await bus.ensureEvents();
         const { js, jsm } = await bus.jetstream();
-        await jsm.consumers.add(eventsStream(bus.prefix), {
+        await ensureConsumer(jsm, eventsStream(bus.prefix), {
           durable_name: consumer.name,
           filter_subjects: subjectsOf(bus.prefix, consumer),
           ack_policy: AckPolicy.Explicit,
@@ -94,6 +95,26 @@ export function consume(bus: Bus, log: Logger, consumer: Consumer): () => Promis
     await pull?.close();
     await Promise.race([running, pause(3000)]);
   };
+}
+
+// A stream whose description was lost in a power cut is made anew with the messages that are there, and numbers the next ones as some that are not.
+// Its consumer then has the state of the one before it, and passes those over. A new one has no past: it is made once more, without that state.
+async function ensureConsumer(
+  jsm: JetStreamManager,
+  stream: string,
+  config: Partial<ConsumerConfig> & { durable_name: string },
+): Promise<void> {
+  const isThere = await jsm.consumers.info(stream, config.durable_name).then(
+    () => true,
+    (error: { code?: number }) => {
+      if (error.code === NO_CONSUMER) return false;
+      throw error;
+    },
+  );
+  const { delivered } = await jsm.consumers.add(stream, config);
+  if (isThere || delivered.consumer_seq === 0) return;
+  await jsm.consumers.delete(stream, config.durable_name);
+  await jsm.consumers.add(stream, config);
 }
 
 // A wiped broker has neither stream nor consumer: the pull is ended so that both are made again.

@@ -11,7 +11,7 @@ const ACK_WAIT_NS = 2e9;
 const FEW = 8;
 const STORE_MS = 1000;
 const HAS_ONE = 'maximum messages per subject exceeded'; // the broker's words: the number of the error stands for more than that
-const LOOKS = 3; // the two counts are not of one moment
+const LOOKS = 5; // longer than a ticket waits for its acknowledgement before it is delivered again
 const MAX_ACK_PENDING = 20_000;
 
 export const workStream = (prefix: string): string => `${prefix}_WORK`;
@@ -80,14 +80,18 @@ export async function ensureWork(jsm: JetStreamManager, prefix: string, replicas
 export type Renew = (jsm: JetStreamManager, prefix: string) => Promise<boolean>; // whether the consumer was made away with, to be made anew
 
 // A power cut may leave the consumer ahead of its stream, whose last changes were not on the disk. Then it passes over tickets for ever, and each of
-// them refuses the next ones of its lane. In a work queue every message waits for the consumer or for its ack: those that do neither, look after look,
-// are passed over. A new consumer begins with all that is there.
+// them refuses the next ones of its lane; what it had delivered of the lost changes counts as unacknowledged for ever. So its counts tell nothing: it is
+// stuck when, look after look, somebody waits for tickets, there are some, and none was delivered. A new consumer begins with all that is there.
 export function openRenew(): Renew {
   let looks = 0;
+  let delivered = 0;
   return async (jsm, prefix) => {
     const name = workStream(prefix);
     const [{ state }, consumer] = await Promise.all([jsm.streams.info(name), jsm.consumers.info(name, CONSUMER)]);
-    looks = state.messages > consumer.num_pending + consumer.num_ack_pending ? looks + 1 : 0;
+    const count = consumer.delivered.consumer_seq; // deliveries, repeated ones too
+    if (state.messages === 0 || count !== delivered) looks = 0;
+    else if (consumer.num_waiting > 0) looks += 1;
+    delivered = count;
     if (looks < LOOKS) return false;
     looks = 0;
     await jsm.consumers.delete(name, CONSUMER);
