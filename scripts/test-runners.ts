@@ -117,7 +117,7 @@ interface Mocha extends Files {
 // With coverage, the sources' use is written below build/coverage, which `coverage` reads.
 export async function mocha({ include, exclude = [], runners = 1, ...rest }: Mocha): Promise<Counts> {
   const files = globSync([...include], { exclude: [...exclude] }).sort();
-  if (files.length === 0) return { passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] };
+  if (files.length === 0) return noTests(include);
   return sum(await Promise.all(share(files, runners).map((some, index) => runMocha(some, index, rest))));
 }
 
@@ -164,26 +164,23 @@ function runMocha(
   });
 }
 
-export function pytest({
-  name,
-  folder,
-  env,
-  seconds,
-}: {
-  name: string;
-  folder: string;
-  env: Record<string, string>;
-  seconds: number;
-}): Promise<Counts> {
-  const report = `build/test/${name}.xml`;
-  return runTests({
-    command: ['.venv/bin/python', '-m', 'pytest', folder, '-q', '-p', 'no:cacheprovider', `--junitxml=${report}`],
-    env,
-    seconds,
-    report,
-    read: readJunit,
+// Of the given files, shared like mocha's.
+export async function pytest({ name, include, runners = 1, env, seconds }: Omit<Mocha, 'exclude' | 'timeout'>): Promise<Counts> {
+  const files = globSync([...include]).sort();
+  const runs = share(files, runners).map((some, index) => {
+    const report = `build/test/${name}-${index + 1}.xml`;
+    return runTests({
+      command: ['.venv/bin/python', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', `--junitxml=${report}`, '--', ...some],
+      env,
+      seconds,
+      report,
+      read: readJunit,
+    });
   });
+  return files.length === 0 ? noTests(include) : sum(await Promise.all(runs));
 }
+
+const noTests = (include: readonly string[]): Counts => ({ passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] });
 
 // The sums of a JUnit report as pytest writes it.
 export function readJunit(text: string): Counts {

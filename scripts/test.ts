@@ -27,7 +27,7 @@ const parts: readonly Part[] = [
       mocha({
         name: 'services',
         include: [...CODE.map((folder) => `${folder}/**/*.test.ts`), 'tests/*.test.ts'],
-        runners: 3,
+        runners: 5,
         env: { ...env, NODE_V8_COVERAGE: COVERAGE },
         seconds,
         timeout: isLong ? 20_000 * LONG : 20_000,
@@ -37,13 +37,13 @@ const parts: readonly Part[] = [
     name: 'automation',
     what: 'pytest: the automation server',
     budget: 240,
-    run: (env, seconds) => pytest({ name: 'automation', folder: 'automation', env, seconds }),
+    run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, env, seconds }),
   },
   {
     name: 'e2e',
     what: 'mocha: a whole stack, as a user sees it',
     budget: 180,
-    run: (env, seconds) => mocha({ name: 'e2e', include: ['tests/e2e/**/*.test.ts'], env, seconds, timeout: 60_000 }),
+    run: (env, seconds) => mocha({ name: 'e2e', include: ['tests/e2e/**/*.test.ts'], runners: 2, env, seconds, timeout: 60_000 }),
   },
   {
     name: 'chaos',

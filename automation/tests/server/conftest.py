@@ -183,6 +183,7 @@ class Dispatcher:
         self.name = name
         self.channels = [grpc.aio.insecure_channel(runner.address) for _ in range(2)]
         self.runner = runner
+        self.output: Stream | None = None
 
     async def open(self, channel: str, reads: bool = True, server_id: str = '') -> Stream:
         opening = session_pb2.SessionOpen(dispatcher_id=self.name, epoch=self.epoch, channel=channel, server_id=server_id)
@@ -237,6 +238,14 @@ class Dispatcher:
 
     async def printed(self, job: job_pb2.Job, count: int = 1) -> None:
         await self.output.until(lambda: len(self.lines(job)) >= count)
+
+    async def end(self) -> None:
+        """Closes once the server has read all that was written: a confirmation that is lost keeps its slot taken."""
+        if self.output and self.output.reader:
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                await self.output.call.done_writing()
+                await asyncio.wait_for(asyncio.shield(self.output.reader), PATIENCE)
+        await self.close()
 
     async def close(self) -> None:
         for channel in self.channels:
@@ -306,6 +315,21 @@ def epochs() -> Iterator[int]:
     return iter(range(1, 10_000))
 
 
+async def clear(runner: Runner, epoch: int) -> None:
+    """Drops the jobs that a test left, and waits until their slots are free."""
+    one = await Dispatcher(runner, epoch).connect()
+    if one.opened.held:
+        await one.control.call.write(
+            session_pb2.SessionRequest(drop=session_pb2.DropJobs(claim_ids=[held.claim_id for held in one.opened.held]))
+        )
+    stub = pb_grpc.RunnerServiceStub(one.channels[0])
+    metadata = (('authorization', f'Bearer {runner.keys.token()}'),)
+    async with asyncio.timeout(PATIENCE):
+        while (await stub.DescribeRunner(pb.DescribeRunnerRequest(), metadata=metadata)).running:
+            await asyncio.sleep(0.02)
+    await one.close()
+
+
 @pytest.fixture
 async def dispatch(runner: Runner, epochs: Iterator[int]) -> AsyncIterator[Callable[..., object]]:
     """Opens sessions, each with a higher epoch than the one before unless told; drops what is left at the end."""
@@ -317,7 +341,7 @@ async def dispatch(runner: Runner, epochs: Iterator[int]) -> AsyncIterator[Calla
 
     yield connect
     for one in opened:
-        await one.close()
+        await one.end()
 
 
 @pytest.fixture
