@@ -208,7 +208,7 @@ export async function startPeer({
         state: 'LIVE',
       };
       const now = db.raw('NOW(6)');
-      await db('servers').insert({ id, ...known, register_time: now, seen_time: now, owner_epoch: 0, lease_until: lease }); // biome-ignore format: a row
+      await db('servers').insert({ id, ...known, register_time: now, seen_time: now, owner_epoch: 0, lease_until: lease }).onConflict('id').ignore(); // biome-ignore format: a row
     },
   };
 }
