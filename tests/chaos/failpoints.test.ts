@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { globSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { expect } from 'chai';
 import { AutomationSpec } from '#gen/millrace/automations/v1/spec.ts';
@@ -9,21 +9,23 @@ import { ControlServiceService } from '#gen/millrace/executions/v1/control_servi
 import { Execution, Execution_State } from '#gen/millrace/executions/v1/execution.ts';
 import { ExecutionEvent } from '#gen/millrace/executions/v1/execution_event.ts';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
-import { Result_Outcome } from '#gen/millrace/runner/v1/job.ts';
 import { brokerAddress } from '#platform/broker-address.ts';
 import { schemaOf } from '#platform/db.ts';
 import { modules, SHORT } from '../../services/executions/dispatcher/fixture.test.ts';
-import { type Peer, type PeerJob, startPeer } from '../../services/executions/dispatcher/peer.test.ts';
+import { type Peer, startPeer } from '../../services/executions/dispatcher/peer.test.ts';
 import { publish } from '../../services/executions/fixture.test.ts';
 import { isLong, longer } from '../long.ts';
 import { type Person, startWorld, until, type World } from '../world.ts';
 import { check, type Happening } from './checker.ts';
+import { act, KINDS, type Kind } from './failpoint-work.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const AT_ONCE = 6; // processes that are going to be killed
 const OPEN = 60; // executions that are not known to have ended
 const PEERS = 4;
 const PATIENCE_MS = 60_000;
+const TIMES = 4; // that a process is killed at each place in a round
+const PROGRESS = join(ROOT, 'build/chaos/failpoints'); // the long form takes hours, and goes on where it ended; ROUNDS= of this many
 const AWAY = ['ECONNREFUSED', 'ECONNRESET', 'PROTOCOL_CONNECTION_LOST', 'ER_SERVER_SHUTDOWN'];
 const RARE = ['claim.taken', 'overdue.', 'expire.', 'takeover.', 'refused.', 'hold.', 'cancel.'];
 
@@ -34,6 +36,7 @@ const places = [...globSync('services/executions/**/*.ts', { cwd: ROOT }), 'serv
   .filter((place) => !place.startsWith('artifact.')) // those have a test of their own, where artifacts are sent
   .sort();
 
+const roundsDone = (): number => (existsSync(PROGRESS) ? Number(readFileSync(PROGRESS, 'utf8')) : 0);
 const chance = (share: number): boolean => Math.random() < share;
 const pick = <T>(all: readonly T[]): T => all[Math.floor(Math.random() * all.length)] as T;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -51,46 +54,11 @@ async function persistently<T>(work: () => Promise<T>): Promise<T> {
 }
 const stateOf = ({ state }: Execution): string => Object.entries(Execution_State).find(([, value]) => value === state)?.[0] ?? '';
 
-// What a job does is in its input. Its lines say on which claim they were written.
-function act(job: PeerJob): void {
-  const input = JSON.parse(job.job.inputJson || '{}');
-  if (input.quick) {
-    job.end({ outputJson: `${input.n}` });
-    return;
-  }
-  job.start();
-  for (let line = 0; line < 3; line += 1) job.say(`claim ${job.job.claimId.toString('hex')} ${line}`);
-  if (input.never) return;
-  const isFailing = input.fails && job.job.attempt === 1;
-  setTimeout(
-    () => job.end(isFailing ? { outcome: Result_Outcome.FAILED, errorType: 'Failed' } : { outputJson: `${input.n}` }),
-    Math.random() * 40,
-  );
-}
-
-interface Kind {
-  spec: object;
-  input?: object;
-  laterMs?: number;
-  next?: 'cancel' | 'pause';
-  isKeyless?: boolean; // a call that is repeated makes another execution
-}
-const KINDS: Record<string, Kind> = {
-  plain: { spec: {} },
-  quick: { spec: { queue: 'quick' }, input: { quick: true }, isKeyless: true }, // whatever can be done at once is
-  lent: { spec: { queue: 'quick' }, isKeyless: true }, // nothing waits before it: it takes a place that is lent
-  limited: { spec: { concurrency: { max: 2, policy: 1, key: [] } } },
-  failing: { spec: { retryPolicy: { maxAttempts: 3, initialInterval: { seconds: 0, nanos: 5e7 } } }, input: { fails: true } },
-  later: { spec: {}, laterMs: 150 },
-  stubborn: { spec: {}, input: { never: true }, next: 'cancel' },
-  behind: { spec: { concurrency: { max: 1, policy: 1, key: [] } }, next: 'cancel' },
-  brief: { spec: { timeouts: { scheduleToStart: { seconds: 0, nanos: 1e7 } } }, input: {}, next: 'pause' },
-  held: { spec: {}, laterMs: 400, next: 'pause' },
-};
-
 describe('a process that is killed between accepting and finishing', function () {
-  const times = longer('kills at each failpoint', 4, 200);
-  this.timeout(isLong ? 4 * 3600_000 : 900_000);
+  const rounds = longer(`rounds of ${TIMES} kills at each failpoint`, 1, 50);
+  const first = isLong ? roundsDone() % rounds : 0;
+  const last = Math.min(rounds, first + Number(process.env.ROUNDS ?? rounds));
+  this.timeout(900_000);
   let world: World;
   let person: Person;
   let events: NatsConnection;
@@ -223,11 +191,21 @@ describe('a process that is killed between accepting and finishing', function ()
     return id;
   }
 
-  it(`loses and doubles nothing, ${times} times at each of ${places.length} places`, async () => {
+  for (let round = first; round < last; round += 1)
+    it(`loses and doubles nothing, ${TIMES} times at each of ${places.length} places (round ${round + 1} of ${rounds})`, async () => {
+      await killAtEach();
+      if (!isLong) return;
+      mkdirSync(dirname(PROGRESS), { recursive: true });
+      writeFileSync(PROGRESS, `${round + 1}\n`);
+    });
+
+  async function killAtEach(): Promise<void> {
     expect(places.length).to.be.greaterThan(25);
     expect(new Set(places).size, 'names of places').to.equal(places.length);
-    for (let count = 0; count < PEERS; count += 1) await addPeer();
-    const all = Array.from({ length: times }, (_, round) => places.map((place) => [place, RARE.some((rare) => place.startsWith(rare)) ? 1 : 1 + (round % 4)] as const)); // biome-ignore format: a row
+    isOver = false;
+    const before = history.length;
+    while (peers.length < PEERS) await addPeer();
+    const all = Array.from({ length: TIMES }, (_, time) => places.map((place) => [place, RARE.some((rare) => place.startsWith(rare)) ? 1 : 1 + time] as const)); // biome-ignore format: a row
     const plans = all.flat();
     const open = new Set<string>();
     let n = 0;
@@ -278,7 +256,7 @@ describe('a process that is killed between accepting and finishing', function ()
     await events.flush();
     child.kill('SIGTERM');
 
-    const accepted = [...new Set(history.flatMap((one) => (one.what === 'accepted' ? one.id : [])))];
+    const accepted = [...new Set(history.slice(before).flatMap((one) => (one.what === 'accepted' ? one.id : [])))];
     await look(accepted);
     for (const id of accepted.filter((_, index) => index % Math.ceil(accepted.length / 50) === 0)) {
       const log: Extract<Happening, { what: 'log' }> = { what: 'log', id, entries: [], ends: [], isWhole: false };
@@ -301,8 +279,9 @@ describe('a process that is killed between accepting and finishing', function ()
     // What the reconciler had to put right was wrong before, though nobody sees it any more.
     const repairs = [world.logged(), ...outputs.map((read) => read())].flatMap((text) => text.match(/.*put right.*/g) ?? []);
     expect(repairs).to.deep.equal([]);
-    const count = (state: string) => new Set(history.flatMap((one) => (one.what === 'seen' && one.state === state ? one.id : []))).size;
+    const count = (state: string) =>
+      new Set(history.slice(before).flatMap((one) => (one.what === 'seen' && one.state === state ? one.id : []))).size;
     const states = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'].map((state) => `${count(state)} ${state}`);
-    console.log(`      ${times * places.length} kills; of ${accepted.length} executions ended ${states.join(', ')}`);
-  });
+    console.log(`      ${TIMES * places.length} kills; of ${accepted.length} executions ended ${states.join(', ')}`);
+  }
 });

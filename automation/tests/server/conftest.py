@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +138,13 @@ class Runner:
 
 
 @dataclass
+class Told:
+    items: list[session_pb2.OutputItem] = field(default_factory=list)
+    lines: list[job_pb2.Line] = field(default_factory=list)
+    result: job_pb2.Result | None = None
+
+
+@dataclass
 class Stream:
     """One stream of a session. Answers are collected as they come unless `reads` is off."""
 
@@ -145,6 +153,19 @@ class Stream:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     reader: asyncio.Task[None] | None = None
     ended: bool = False
+    _told: defaultdict[bytes, Told] = field(default_factory=lambda: defaultdict(Told))
+    _looked_at: int = 0
+
+    def told(self, job: job_pb2.Job) -> Told:
+        """What came of the job. Each answer is looked at once: there may be thousands."""
+        for answer in self.answers[self._looked_at :]:
+            for item in answer.output.items:
+                told = self._told[item.claim_id]
+                told.items.append(item)
+                told.lines.extend(item.lines)
+                told.result = item.result if item.HasField('result') else told.result
+        self._looked_at = len(self.answers)
+        return self._told[job.claim_id]
 
     async def read(self) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
@@ -220,18 +241,17 @@ class Dispatcher:
         await self.output.call.write(session_pb2.SessionRequest(confirm=session_pb2.ConfirmOutput(items=[item])))
 
     def items(self, job: job_pb2.Job) -> list[session_pb2.OutputItem]:
-        answers = (answer.output.items for answer in self.output.answers if answer.WhichOneof('message') == 'output')
-        return [item for items in answers for item in items if item.claim_id == job.claim_id]
+        return self.output.told(job).items
 
     def lines(self, job: job_pb2.Job) -> list[job_pb2.Line]:
-        return [line for item in self.items(job) for line in item.lines]
+        return self.output.told(job).lines
 
     def credits(self) -> int:
         granted = sum(answer.credit.add for answer in self.control.answers if answer.WhichOneof('message') == 'credit')
         return self.opened.credits + granted
 
     async def result(self, job: job_pb2.Job) -> job_pb2.Result:
-        return await self.output.until(lambda: next((item.result for item in self.items(job) if item.HasField('result')), None))
+        return await self.output.until(lambda: self.output.told(job).result)
 
     async def started(self, job: job_pb2.Job) -> None:
         await self.output.until(lambda: any(item.HasField('started') for item in self.items(job)))

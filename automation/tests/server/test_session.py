@@ -247,16 +247,13 @@ async def test_a_script_blocks_when_nothing_is_confirmed_and_goes_on_when_it_is(
     assert sent <= 300_000
     assert await kept_bytes_settle(runner) <= 1_300_000
     assert runner.resident_kib() - before < 40_000
-    assert not any(item.HasField('result') for item in dispatcher.items(one))
+    assert not dispatcher.output.told(one).result
     confirmed = 0
 
-    def has_news() -> bool:
-        return len(dispatcher.lines(one)) > confirmed or has_result()
+    def has_news() -> object:
+        return len(dispatcher.lines(one)) > confirmed or dispatcher.output.told(one).result
 
-    def has_result() -> bool:
-        return any(item.HasField('result') for item in dispatcher.items(one))
-
-    while not has_result():
+    while not dispatcher.output.told(one).result:
         await dispatcher.output.until(has_news)
         confirmed = len(dispatcher.lines(one))
         await dispatcher.confirm(one, lines=confirmed, started=True)
