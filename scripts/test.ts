@@ -14,15 +14,16 @@ interface Part {
 }
 
 const LONG = 10; // times as much time
+const PATIENCE = 3; // budgets, after which a part is killed; all budgets together are 15 minutes
 const COVERAGE = 'build/coverage/raw';
 const CODE = ['services', 'envoy', 'deploy', 'scripts'];
 
 const parts: readonly Part[] = [
-  { name: 'lint', what: 'contracts, types, style', budget: 60, run: async () => lint() },
+  { name: 'lint', what: 'contracts, types, style', budget: 15, run: async () => lint() },
   {
     name: 'services',
     what: 'mocha: services, edge, launcher, scripts',
-    budget: isLong ? 270 * LONG : 270,
+    budget: isLong ? 250 * LONG : 250,
     run: (env, seconds) =>
       mocha({
         name: 'services',
@@ -36,19 +37,19 @@ const parts: readonly Part[] = [
   {
     name: 'automation',
     what: 'pytest: the automation server',
-    budget: 240,
+    budget: 115,
     run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, env, seconds }),
   },
   {
     name: 'e2e',
     what: 'mocha: a whole stack, as a user sees it',
-    budget: 180,
+    budget: 120,
     run: (env, seconds) => mocha({ name: 'e2e', include: ['tests/e2e/**/*.test.ts'], runners: 2, env, seconds, timeout: 60_000 }),
   },
   {
     name: 'chaos',
     what: isLong ? 'mocha: kills, long' : 'mocha: kills, short',
-    budget: isLong ? 14_400 : 420,
+    budget: isLong ? 14_400 : 400,
     run: (env, seconds) =>
       mocha({ name: 'chaos', include: ['tests/chaos/**/*.test.ts'], runners: 2, env, seconds, timeout: isLong ? 1_800_000 : 120_000 }),
   },
@@ -145,7 +146,7 @@ async function main(): Promise<number> {
     console.log(`\n===== ${part.name}: ${part.what} (budget ${part.budget} s)`);
     const started = performance.now();
     const counts = await part
-      .run(stores.env, part.budget * 2)
+      .run(stores.env, part.budget * PATIENCE)
       .catch((error: Error): Counts => ({ passed: 0, failed: 1, failures: [error.stack ?? error.message] }));
     rows.push({ part, seconds: (performance.now() - started) / 1000, ...counts });
   }
