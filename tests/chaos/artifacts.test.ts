@@ -94,6 +94,8 @@ describe('the executions area, killed wherever it keeps an artifact', function (
     const source = SOURCE.replace('crashed', 'gone');
     const id = await lab.start(await lab.publish({ source, retryPolicy: { maxAttempts: 1 } as never, onLost: 2 }));
     if (hasNotEnded(child)) await once(child, 'exit', { signal: AbortSignal.timeout(40_000) });
+    const running = () => lab.world.db('executions')('running').where({ started: true }).first();
+    await until('its start to be known: else it would be given to another server', running);
     runner.signal('SIGKILL');
     expect(stateOf(await lab.ended(id, 40_000))).to.equal('FAILED');
     const left = () => lab.world.db('executions')('artifacts').whereNot({ state: 'STORED' }).first();
