@@ -14,7 +14,7 @@ interface Part {
 }
 
 const LONG = 10; // times as much time
-const PATIENCE = 3; // budgets, after which a part is killed; all budgets together are 15 minutes
+const PATIENCE = 2; // budgets, after which a part is killed; all budgets together are 15 minutes
 const COVERAGE = 'build/coverage/raw';
 const CODE = ['services', 'envoy', 'deploy', 'scripts'];
 

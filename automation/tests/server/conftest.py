@@ -204,7 +204,6 @@ class Dispatcher:
         self.name = name
         self.channels = [grpc.aio.insecure_channel(runner.address) for _ in range(2)]
         self.runner = runner
-        self.output: Stream | None = None
 
     async def open(self, channel: str, reads: bool = True, server_id: str = '') -> Stream:
         opening = session_pb2.SessionOpen(dispatcher_id=self.name, epoch=self.epoch, channel=channel, server_id=server_id)
@@ -258,14 +257,6 @@ class Dispatcher:
 
     async def printed(self, job: job_pb2.Job, count: int = 1) -> None:
         await self.output.until(lambda: len(self.lines(job)) >= count)
-
-    async def end(self) -> None:
-        """Closes once the server has read all that was written: a confirmation that is lost keeps its slot taken."""
-        if self.output and self.output.reader:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
-                await self.output.call.done_writing()
-                await asyncio.wait_for(asyncio.shield(self.output.reader), PATIENCE)
-        await self.close()
 
     async def close(self) -> None:
         for channel in self.channels:
@@ -361,7 +352,7 @@ async def dispatch(runner: Runner, epochs: Iterator[int]) -> AsyncIterator[Calla
 
     yield connect
     for one in opened:
-        await one.end()
+        await one.close()
 
 
 @pytest.fixture
