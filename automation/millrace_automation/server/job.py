@@ -32,6 +32,7 @@ FLUSH_SECONDS = 0.2
 START_SECONDS = 0.05  # how long a start waits for the first line or the result
 PROGRESS_SECONDS = 0.1  # a script may report without a pause; only the newest report counts
 REST_BYTES = 128 * 1024  # of log after a kill: what the pipes held, unless the script has made them larger
+AGAIN_SECONDS = 0.25  # until SIGTERM is repeated: Python does not see one that comes just as a call begins to block, as long as it blocks
 LINGER_SECONDS = 5.0  # how long a process may stay after its verdict
 GONE_SECONDS = 1.0  # and after its result was told
 _ISOLATIONS = (spec_pb2.AutomationSpec.FRESH, spec_pb2.AutomationSpec.REUSED)
@@ -146,6 +147,7 @@ class Job:
 
     def _terminate(self) -> None:
         self._process.terminate()
+        self._after(AGAIN_SECONDS, 'again', self._process.terminate)
         self._after(self._grace, 'grace', self.kill)
 
     def _begin(self, sandbox: Sandbox) -> None:

@@ -4,7 +4,8 @@ What a script can rely on:
 - With a `main` function the module is loaded as `script` and `main` is called with the input's keys as keyword arguments; a coroutine is
   awaited. Without one it runs as `__main__`, and `millrace.input()` has the input.
 - Standard output and error are unbuffered. `logging` from level INFO and `millrace.log` go to the log.
-- SIGTERM arrives as KeyboardInterrupt, so `finally` runs; processes that it forks keep the system's way, and end.
+- SIGTERM arrives as KeyboardInterrupt, once, so `finally` runs; a handler of its own may be called twice. Processes that it forks keep
+  the system's way, and end.
 - When it returns it is over: atexit handlers run, threads that still run end at once, processes that it left behind are killed.
   A process that is kept for the next run (reuse) leaves atexit handlers alone; one with threads or processes left is not kept.
 """

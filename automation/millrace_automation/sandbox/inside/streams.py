@@ -21,9 +21,13 @@ class Unbuffered(io.FileIO):
         view = memoryview(data).cast('B')
         written = 0
         while written < len(view):
-            step = super().write(view[written:]) or 0
+            steps: list[int | None] = []
+            try:
+                steps.extend(map(super().write, (view[written:],)))  # one call: what a handler raises behind it finds them written down
+            finally:
+                step = (steps and steps[0]) or 0
+                self.count += step
             written += step
-            self.count += step
         return written
 
 

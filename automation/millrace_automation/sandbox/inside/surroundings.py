@@ -33,8 +33,13 @@ def make(plan: Plan) -> Channel:
     return channel
 
 
+_stops: list[int] = []
+
+
 def _interrupt(number: int, frame: object) -> None:
-    signal.raise_signal(signal.SIGINT)  # and not KeyboardInterrupt: asyncio has its own way to deal with SIGINT
+    if not _stops:  # it comes twice, and what cleans up is not to be interrupted
+        _stops.append(number)
+        signal.raise_signal(signal.SIGINT)  # and not KeyboardInterrupt: asyncio has its own way to deal with SIGINT
 
 
 _masks: dict[int, set[int]] = {}  # by thread
