@@ -17,6 +17,7 @@ from .errors import OVERLOADED, UNAVAILABLE
 from .job import Job, LaunchError
 from .outbox import KEPT_BYTES, Outbox
 from .results import Stop, invalid_input, json_fault
+from .turns import NoTurn, Turns
 
 CLAIM_BYTES = 16
 _PAUSE_SECONDS = 1.0  # after a process could not be made, so that jobs are not handed to and fro without end
@@ -42,6 +43,7 @@ class Jobs:
         self.held: dict[bytes, Job] = {}
         """Jobs of a dispatcher by their claim, running or ended, until their result is confirmed."""
         self.running: set[Job] = set()
+        """At most one for each slot, and those that were taken ahead and wait for theirs."""
         self.on_free: Callable[[], None] = lambda: None
         """Called when there may be room for a job again."""
         self._sandbox = sandbox
@@ -49,6 +51,7 @@ class Jobs:
         self._minimum_tier = minimum_tier
         self._kept_most = max(_KEPT_LEAST, 2 * KEPT_BYTES * slots)
         self._paused_until = 0.0
+        self._turns = Turns(slots)
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self.artifacts: Store | None = None
@@ -59,15 +62,20 @@ class Jobs:
         return self._sandbox.tier >= self._minimum_tier
 
     @property
+    def running_count(self) -> int:
+        """Without those that wait for a slot."""
+        return self._turns.running
+
+    @property
     def kept_bytes(self) -> int:
         return sum(job.outbox.kept_bytes for job in self.held.values())
 
     @property
     def free(self) -> int:
-        """How many more jobs it would start now."""
+        """How many more jobs it would take now."""
         is_able = self.has_sandbox and not self.is_draining and time.monotonic() >= self._paused_until
         is_full = len(self.held) > self.slots + _ENDED_MOST or self.kept_bytes > self._kept_most
-        return max(0, self.slots - len(self.running)) if is_able and not is_full else 0
+        return max(0, self.slots + self._turns.ahead - len(self.running)) if is_able and not is_full else 0
 
     def start(
         self,
@@ -84,8 +92,8 @@ class Jobs:
             raise Refused('DRAINING', UNAVAILABLE, 'the server is being shut down')
         if not self._sandbox.has_environment(request.environment or 'base'):
             raise Refused('ENVIRONMENT_MISSING', UNAVAILABLE, 'this server does not have the environment of the job')
-        if len(self.running) >= self.slots:
-            raise Refused('NO_SLOT', OVERLOADED, f'all {self.slots} slots are in use')
+        if len(self.running) >= self._turns.most:
+            raise self._no_slot()
         job = Job(request, claim_id, changed, Uploads(self.artifacts, request.execution_id, claim_id))
         if is_held:
             self.held[claim_id] = job
@@ -132,9 +140,12 @@ class Jobs:
             await self._news.wait()
 
     async def _run(self, job: Job, request: job_pb2.Job, refused: Callable[[Job, Refused], None]) -> None:
-        metrics.running.set(len(self.running))
         with telemetry.job_span(request) as span:
+            has_turn = False
             try:
+                await self._turns.take()
+                has_turn = True
+                metrics.running.set(self._turns.running)
                 await job.run(self._sandbox, self._egress, request, span.traceparent)
                 ended = job.outbox.result
                 outcome = job_pb2.Result.Outcome.Name(ended.outcome)
@@ -143,17 +154,27 @@ class Jobs:
                 metrics.start_seconds.observe(job.start_seconds)
                 _STARTS[job.is_reused].inc()
                 log.debug('a job ended', execution=job.execution_id, outcome=outcome, type=ended.error_type, lines=ended.log_count)
+            except NoTurn:
+                self._give_back(job, self._no_slot(), refused)
             except LaunchError as fault:
                 log.error('a process for a job could not be made', fault, execution=job.execution_id)
-                metrics.jobs.labels('REFUSED').inc()
                 self._paused_until = time.monotonic() + _PAUSE_SECONDS
                 asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._changed)
-                self.held.pop(job.claim_id, None)
-                refused(job, Refused('SANDBOX_UNAVAILABLE', UNAVAILABLE, 'the sandbox could not make a process'))
+                self._give_back(job, Refused('SANDBOX_UNAVAILABLE', UNAVAILABLE, 'the sandbox could not make a process'), refused)
             finally:
+                if has_turn:
+                    self._turns.give()
                 self.running.discard(job)
-                metrics.running.set(len(self.running))
+                metrics.running.set(self._turns.running)
                 self._changed()
+
+    def _no_slot(self) -> Refused:
+        return Refused('NO_SLOT', OVERLOADED, f'all {self.slots} slots are in use')
+
+    def _give_back(self, job: Job, refusal: Refused, refused: Callable[[Job, Refused], None]) -> None:
+        metrics.jobs.labels('REFUSED').inc()
+        self.held.pop(job.claim_id, None)
+        refused(job, refusal)
 
     def _changed(self) -> None:
         self._news.set()

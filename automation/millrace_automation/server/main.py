@@ -209,7 +209,7 @@ class _Server:
             'server': self._server_id,
             'sandbox': {'tier': tier, 'minimumTier': least, 'limits': list(self._sandbox.limits)},
             'session': {'epoch': max(0, sessions.epoch), 'dispatcher': sessions.dispatcher_id},
-            'slots': {'total': jobs.slots, 'running': len(jobs.running), 'free': jobs.free},
+            'slots': {'total': jobs.slots, 'running': jobs.running_count, 'free': jobs.free},
         }
 
     def _refresh(self) -> None:

@@ -86,7 +86,7 @@ class RunnerService(pb_grpc.RunnerServiceServicer):
             minimum_tier=self._minimum_tier,
             limits=self._sandbox.limits,
             slots=self._jobs.slots,
-            running=len(self._jobs.running),
+            running=self._jobs.running_count,
             python_version=self._sandbox.python_version,
             packages=self._sandbox.packages,
             probes=[pb.Probe(name=name, refused=refused) for name, refused in self._sandbox.probes],

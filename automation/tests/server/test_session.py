@@ -123,6 +123,30 @@ async def test_a_cancelled_job_runs_its_finally_and_ends_cancelled(dispatch, job
     await settle(dispatcher, one)
 
 
+async def test_a_job_is_asked_twice_to_stop_and_cleans_up_undisturbed(dispatch, job) -> None:
+    dispatcher = await dispatch()
+    cleans = job('import time\ntry:\n    print("up")\n    time.sleep(600)\nfinally:\n    time.sleep(1)\n    print("cleaned up")\n')
+    source = """
+import signal, time
+seen = []
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    print("up")
+    while len(seen) < 2:
+        time.sleep(0.01)
+    return len(seen)
+"""
+    counts = job(source)
+    await dispatcher.start(cleans, counts)
+    for one in (cleans, counts):
+        await dispatcher.printed(one)
+        await dispatcher.cancel(one)
+    assert (await dispatcher.result(counts)).output_json == '2'
+    assert (await dispatcher.result(cleans)).outcome == job_pb2.Result.CANCELLED
+    assert [line.text for line in dispatcher.lines(cleans)] == ['up', 'cleaned up']
+    await settle(dispatcher, cleans, counts)
+
+
 async def test_a_result_in_time_counts_although_the_job_was_cancelled(dispatch, job) -> None:
     dispatcher = await dispatch()
     source = 'import time\ndef main():\n    try:\n        print("up")\n        time.sleep(600)\n    except BaseException:\n        return "done anyway"\n'
