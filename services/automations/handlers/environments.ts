@@ -63,8 +63,9 @@ export const environmentHandlers = (deps: Deps): Handlers<EnvironmentServiceServ
   async retryEnvironmentBuild({ id }, { caller }) {
     const { digest } = await store.get(deps.db, caller.workspace, id);
     await store.requeue(deps.db, digest);
+    const queued = await store.get(deps.db, caller.workspace, id); // before a builder hears of it and goes on
     deps.builds.queued();
-    return store.get(deps.db, caller.workspace, id);
+    return queued;
   },
 
   async *watchEnvironmentBuild({ id, cursor }, { caller, signal }) {
