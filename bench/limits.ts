@@ -1,10 +1,14 @@
 // What the machine's parts can do by themselves, beside which the product's figures are read.
 import { execFileSync } from 'node:child_process';
+import { promisify } from 'node:util';
+import { Client, credentials } from '@grpc/grpc-js';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { createPool } from 'mysql2/promise';
+import { HealthService } from '#gen/grpc/health/v1/health.ts';
 import { brokerAddress } from '#platform/broker-address.ts';
-import { type Figure, rate } from './figures.ts';
+import { pause } from '#platform/pause.ts';
+import { type Figure, median, rate } from './figures.ts';
 
 const FORKS = `
 import os, time
@@ -19,8 +23,11 @@ def spin(n):
 print(spin(500))
 `;
 
-export async function limits(databaseUrl: string, natsUrl: string, python: string): Promise<Figure[]> {
+const PACE_MS = 50;
+
+export async function limits(databaseUrl: string, natsUrl: string, python: string, services: string): Promise<Figure[]> {
   return [
+    ...(await answers(services)),
     ...(await commits(databaseUrl)),
     ...(await publishes(natsUrl)),
     { name: 'forks of a small Python process', unit: '/s', value: Number(execFileSync(python, ['-I', '-S', '-c', FORKS]).toString()) },
@@ -51,4 +58,30 @@ async function publishes(url: string): Promise<Figure[]> {
   await manager.streams.delete('millrace_bench');
   await connection.close();
   return [{ name: 'publishes to JetStream, 64 in flight', unit: '/s', value }];
+}
+
+// The least that a call costs here: its server only answers. Twenty a second find caches cold, which the product's latencies at that pace meet at each hop.
+async function answers(address: string): Promise<Figure[]> {
+  const { path, requestSerialize, responseDeserialize } = HealthService.check;
+  const client = new Client(address, credentials.createInsecure());
+  const call = promisify((done: (error: Error | null) => void) => {
+    client.makeUnaryRequest(path, requestSerialize, responseDeserialize, { service: '' }, done);
+  });
+  const timed = async (count: number, pauseMs: number): Promise<number> => {
+    const took: number[] = [];
+    for (let n = 0; n < count; n += 1) {
+      const begin = performance.now();
+      await call();
+      took.push(performance.now() - begin);
+      if (pauseMs > 0) await pause(pauseMs);
+    }
+    return median(took);
+  };
+  await timed(500, 0);
+  const figures = [
+    { name: 'a gRPC call that only answers, one after the other, p50', unit: 'ms', value: await timed(1000, 0) },
+    { name: 'a gRPC call that only answers, 20 a second, p50', unit: 'ms', value: await timed(100, PACE_MS) },
+  ];
+  client.close();
+  return figures;
 }

@@ -67,7 +67,12 @@ try {
     ...figure,
     value: median(rounds.map((all) => all.find((one) => one.name === figure.name)?.value ?? Number.NaN)),
   }));
-  const beside = await limits(stack.env.MILLRACE_DATABASE_URL ?? '', stack.env.MILLRACE_NATS_URL ?? '', stack.wiring.choices.python);
+  const beside = await limits(
+    stack.env.MILLRACE_DATABASE_URL ?? '',
+    stack.env.MILLRACE_NATS_URL ?? '',
+    stack.wiring.choices.python,
+    stack.urls.services,
+  );
   const text = `Millrace, median of ${repeat} round(s)\n${table(product)}\n\nThe machine by itself: ${machine}\n${table(beside)}\n`;
   console.log(text);
   mkdirSync('bench/results', { recursive: true });

@@ -120,7 +120,8 @@ interface Initialising {
   env: Record<string, string>;
 }
 
-// Fills a new data folder. One that was not completed is made again: the mark is written last.
+// Fills a new data folder. One that was not completed is made again: the mark is written last. The program is given a second try, since it may
+// fail for want of something that a neighbour of the moment holds.
 async function initialise({ folder, command, asRoot, log, env }: Initialising): Promise<void> {
   const mark = join(folder, 'initialised');
   if (existsSync(mark)) return;
@@ -129,25 +130,31 @@ async function initialise({ folder, command, asRoot, log, env }: Initialising): 
     [dirname(command), join(dirname(command), '../bin'), join(dirname(command), '../scripts'), '/usr/bin', '/usr/local/bin'],
   );
   if (!script) throw new StartFault('mariadb-install-db is missing beside mariadbd', NONE);
-  rmSync(folder, { recursive: true, force: true });
-  const from = sizeOf(log);
-  const file = openSync(log, 'a', 0o600);
   const tree = dirname(dirname(command));
   const basedir = tree === '/usr' || tree === '/' ? [] : [`--basedir=${tree}`];
-  const child = spawn(script, ['--no-defaults', ...basedir, ...asRoot, `--datadir=${folder}`, '--skip-test-db', '--skip-name-resolve'], {
-    env,
-    stdio: ['ignore', file, file],
-  });
-  closeSync(file);
-  const how = await new Promise<string | undefined>((resolve) => {
-    child.once('error', (error) => resolve(error.message));
-    child.once('exit', (code, signal) => resolve(code === 0 ? undefined : `ended with ${signal ?? code}`));
-  });
-  if (how !== undefined) {
+  const words = ['--no-defaults', ...basedir, ...asRoot, `--datadir=${folder}`, '--skip-test-db', '--skip-name-resolve'];
+  const from = sizeOf(log);
+  const fill = () => {
+    rmSync(folder, { recursive: true, force: true });
+    return run(script, words, log, env);
+  };
+  const how = (await fill()) && (await fill());
+  if (how) {
     const told = lastLines(log, from, 200);
     const errors = told.filter((line) => /\bERROR\b/.test(line)); // what follows them is general advice
     const lines = (errors.length > 0 ? errors : told).slice(-10);
     throw new StartFault(`the data folder of the database could not be made (${how})`, wayOut(told, `read ${log}`), lines);
   }
   writeFileSync(mark, '');
+}
+
+// Undefined when it ended well, else how it ended.
+function run(program: string, words: readonly string[], log: string, env: Record<string, string>): Promise<string | undefined> {
+  const file = openSync(log, 'a', 0o600);
+  const child = spawn(program, words, { env, stdio: ['ignore', file, file] });
+  closeSync(file);
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message));
+    child.once('exit', (code, signal) => resolve(code === 0 ? undefined : `ended with ${signal ?? code}`));
+  });
 }

@@ -7,7 +7,9 @@ const REACH = { MILLRACE_AUTOMATION_EGRESS_ALLOW: '127.0.0.0/8, ::1/128' };
 let started: Promise<Stack> | undefined;
 
 export const theStack = (): Promise<Stack> => {
-  started ??= startStack({ settings: { MILLRACE_LOG_LEVEL: 'info', MILLRACE_EGRESS_ALLOW: '127.0.0.0/8', ...REACH } });
+  started ??= startStack({ settings: { MILLRACE_LOG_LEVEL: 'info', MILLRACE_EGRESS_ALLOW: '127.0.0.0/8', ...REACH } }).catch((error) => {
+    throw new Error([error.message, ...(error.lines ?? [])].join('\n'), { cause: error });
+  });
   return started;
 };
 
