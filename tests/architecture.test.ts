@@ -51,6 +51,12 @@ describe('the house', () => {
     );
   });
 
+  it('loads the library of object stores only where one is configured', () => {
+    const eager = code.filter((file) => /^(import|export) (?!type )[^;]*'@(aws-sdk|smithy)\//m.test(readFileSync(file, 'utf8')));
+    expect(eager).to.deep.equal([]);
+    expect(code.filter((file) => readFileSync(file, 'utf8').includes("import('@aws-sdk/client-s3')"))).to.have.length(1);
+  });
+
   it('lets no test forget that the address of the broker may hold a password', () => {
     const forgetful = globSync('{services,tests,bench}/**/*.ts').filter((file) =>
       /\bservers: [^\n]*nats/i.test(readFileSync(file, 'utf8')),

@@ -36,6 +36,16 @@ describe('the environments of parts', () => {
     expect(edgeEnvironment(w)).not.to.have.property('MILLRACE_IDENTITY_ACCESS_SECONDS');
   });
 
+  it('hold what the AWS SDK reads only where it is needed: a bucket is named, and no key', async () => {
+    const bucket = { MILLRACE_BLOB_S3_BUCKET: 'bucket' };
+    const w = await wiring({ outer: { ...OUTER, ...bucket } });
+    expect(Object.values(serviceEnvironment(w, 'api'))).to.include('canary');
+    for (const env of [serviceEnvironment(w, 'dispatcher'), automationEnvironment(w, 'automation'), edgeEnvironment(w)])
+      expect(Object.values(env)).not.to.include('canary');
+    const keyed = await wiring({ outer: { ...OUTER, ...bucket, MILLRACE_BLOB_S3_ACCESS_KEY: 'id' } });
+    expect(Object.values(serviceEnvironment(keyed, 'api'))).not.to.include('canary');
+  });
+
   it('keep the database, the broker and the secrets of identity from where scripts run and from the edge', async () => {
     const w = await wiring();
     for (const env of [automationEnvironment(w, 'automation'), edgeEnvironment(w)]) {

@@ -138,7 +138,7 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     ([key]) => !AREAS.some((area) => runs(area) && key === `MILLRACE_${area.toUpperCase()}_URL`),
   );
   return {
-    ...(runs('executions') ? { MILLRACE_BLOB_FOLDER: join(w.layout.data, 'blobs') } : {}),
+    ...(runs('executions') ? { MILLRACE_BLOB_FOLDER: join(w.layout.data, 'blobs'), ...awsOf(w) } : {}),
     ...chosen(w, 'MILLRACE_'),
     ...stores(w),
     ...Object.fromEntries(others),
@@ -155,6 +155,12 @@ export function serviceEnvironment(w: Wiring, name: string): Env {
     ...w.settings,
     ...w.settingsOf[name],
   };
+}
+
+// Where the object store's library looks for credentials, if it is to look.
+function awsOf(w: Wiring): Env {
+  const { MILLRACE_BLOB_S3_BUCKET: bucket, MILLRACE_BLOB_S3_ACCESS_KEY: key } = chosen(w, 'MILLRACE_BLOB_S3_');
+  return bucket && !key ? pick(w.outer, starts('AWS_')) : {};
 }
 
 const identitySecrets = (w: Wiring): Env => ({

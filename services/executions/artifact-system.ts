@@ -98,9 +98,10 @@ export const complete = (
 export const giveUp = (db: Db, { id }: ArtifactRow): Promise<unknown> =>
   db('artifacts').where({ id, state: 'UPLOADING' }).update({ state: 'DELETED' });
 
-// Removes what has expired, uploads whose claim has gone, and the content of what has vanished. Answers how many are gone.
+// Removes what has expired, uploads whose claim has gone, and the content of what has vanished; and what was staged on this machine and never
+// completed, here or elsewhere. Answers how many are gone.
 export async function sweep({ db, pool, blobs }: { db: Db; pool: Pool; blobs: Blobs }): Promise<number> {
-  const gone = await alone(pool, 'artifacts', async () => {
+  const gone = alone(pool, 'artifacts', async () => {
     const expired = await db('artifacts')
       .where({ state: 'STORED' })
       .where('expire_time', '<=', db.raw('NOW(6)'))
@@ -116,7 +117,7 @@ export async function sweep({ db, pool, blobs }: { db: Db; pool: Pool; blobs: Bl
     for (const row of vanished) await remove(db, blobs, row);
     return vanished.length;
   });
-  return gone ?? 0;
+  return (await gone.finally(() => blobs.sweep())) ?? 0;
 }
 
 // Of one that has vanished: the content first, so that it is found again when this fails.

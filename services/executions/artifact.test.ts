@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, globSync, readFileSync, truncateSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, globSync, mkdirSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { DeleteObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3';
 import { expect } from 'chai';
 import { Artifact } from '#gen/millrace/executions/v1/artifact.ts';
 import {
@@ -11,6 +12,7 @@ import {
 import { ArtifactServiceService } from '#gen/millrace/executions/v1/artifact_service.ts';
 import type { Fault } from '#platform/errors.ts';
 import { newBytes, newId, toBytes } from '#platform/id.ts';
+import { type Objects, startObjects } from '../../tests/objects.ts';
 import { type Person, until, type World } from '../../tests/world.ts';
 import { dispositionOf, partOf } from './artifact.ts';
 import { caught, claim, clientOf, draft, endExecution, publish, startExecutions } from './fixture.test.ts';
@@ -25,14 +27,19 @@ const LIMITS = {
 };
 const sha = (data: Buffer): Buffer => createHash('sha256').update(data).digest();
 
-describe('artifacts', () => {
+const casesOf = (store: 'a folder' | 'an object store') => () => {
   let world: World;
+  let objects: Objects | undefined;
   let ada: Person;
   let automationId: string;
   before(async () => {
-    world = await startExecutions(LIMITS);
+    objects = store === 'a folder' ? undefined : await startObjects();
+    world = await startExecutions({ ...LIMITS, ...objects?.env });
   });
-  after(() => world.stop());
+  after(async () => {
+    await world.stop();
+    await objects?.stop();
+  });
   beforeEach(async () => {
     ada = world.person();
     automationId = await publish(world, { workspace: ada.workspace });
@@ -40,6 +47,7 @@ describe('artifacts', () => {
 
   const rows = () => world.db('executions')('artifacts');
   const files = (kind: string) => globSync(join(world.folder, 'blobs', kind, '**/art_*'));
+  const kept = async (): Promise<string[]> => (objects ? await objects.names() : files('kept'));
 
   // An execution that runs, and the claim of its attempt.
   async function running(claimId = newBytes()): Promise<{ id: string; claimId: Buffer }> {
@@ -219,11 +227,11 @@ describe('artifacts', () => {
     const second = await keep(openingOf(to), Buffer.alloc(1.6 * MIB)); // both together would be too much for an attempt
     const other = await keep(openingOf(to, { name: 'REPORT.csv' }), Buffer.from('b'));
     expect(await listed(to.id)).to.deep.equal([second, other]);
-    await until('the content of the first to go', () => !files('kept').some((file) => file.endsWith(first.id)));
+    await until('the content of the first to go', async () => !(await kept()).some((name) => name.endsWith(first.id)));
     expect(await usage()).to.equal(second.sizeBytes + 1);
   });
   const usage = async (): Promise<number> =>
-    Number((await world.db('executions')('artifact_usage').where({ workspace: toBytes('workspace', ada.workspace) }).first()).bytes); // biome-ignore format: a query
+  Number((await world.db('executions')('artifact_usage').where({ workspace: toBytes('workspace', ada.workspace) }).first()).bytes); // biome-ignore format: a query
 
   it('are bounded: one, those of an attempt, of an execution, of a workspace', async () => {
     const refused = async (to: { id: string; claimId: Buffer }, size: number): Promise<string> =>
@@ -292,8 +300,17 @@ describe('artifacts', () => {
           .first()),
     );
     const ids = [deleted.id, expired.id, left.artifactId, givenUp.artifactId];
-    expect([...files('kept'), ...files('staged')].filter((file) => ids.some((id) => file.endsWith(id)))).to.deep.equal([]);
+    expect([...(await kept()), ...files('staged')].filter((file) => ids.some((id) => file.endsWith(id)))).to.deep.equal([]);
     expect(await usage()).to.equal(0);
+  });
+
+  it('are not left staged where another machine has completed them', async () => {
+    const file = join(world.folder, 'blobs/staged', newId('artifact'));
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, 'the beginning');
+    const before = new Date(Date.now() - 25 * 3_600_000);
+    utimesSync(file, before, before);
+    await until('it to be swept', () => !existsSync(file));
   });
 
   it('are kept as long as the shortest of what script, automation and installation say', async () => {
@@ -318,12 +335,39 @@ describe('artifacts', () => {
   it('say that their content cannot be read when it is gone or cut', async () => {
     const to = await running();
     const { id } = await keep(openingOf(to), randomBytes(200_000));
-    const [file = ''] = files('kept').filter((one) => one.endsWith(id));
-    expect(existsSync(file) && readFileSync(file)).to.have.length(200_000);
-    truncateSync(file, 100_000);
+    const [name = ''] = (await kept()).filter((one) => one.endsWith(id));
+    if (objects) await objects.client.send(new PutObjectCommand({ Bucket: objects.bucket, Key: name, Body: Buffer.alloc(100_000) }));
+    else truncateSync(name, 100_000);
+    expect((await caught(download(id))).reason).to.equal('DEPENDENCY_UNAVAILABLE');
+    if (objects) await objects.client.send(new DeleteObjectCommand({ Bucket: objects.bucket, Key: name }));
+    else rmSync(name);
     expect((await caught(download(id))).reason).to.equal('DEPENDENCY_UNAVAILABLE');
   });
-});
+
+  it('are not where nothing can be kept: the process is not ready, and says why', async () => {
+    const ready = async () => {
+      const answer = await fetch(`http://${world.adminAddress}/readyz`);
+      return [answer.status, ((await answer.json()) as { checks: Record<string, string> }).checks['executions.artifacts']];
+    };
+    expect(await ready()).to.deep.equal([200, 'ok']);
+    if (!objects) return;
+    const { id } = await keep(openingOf(await running()), Buffer.from('kept'));
+    objects.link.cut('refused');
+    expect((await caught(download(id))).message).to.include('does not answer'); // the next probe looks again
+    const [status, why] = await until('the process to be told', async () => ((await ready())[0] === 503 ? ready() : undefined), 15_000);
+    expect([status, String(why)]).to.satisfy(([code, text]: [number, string]) => code === 503 && text.includes('does not answer'));
+    objects.link.mend();
+    await until('it to be ready again', async () => (await ready())[0] === 200);
+    const secret = objects.env.MILLRACE_BLOB_S3_SECRET_KEY ?? '';
+    const other = await startExecutions({ ...objects.env, MILLRACE_BLOB_S3_SECRET_KEY: `${secret}x` });
+    const said = await (await fetch(`http://${other.adminAddress}/readyz`)).text();
+    expect([said, other.logged()].some((text) => text.includes(secret))).to.equal(false);
+    await other.stop();
+    expect(said).to.match(/\(SignatureDoesNotMatch\), bucket .*: check MILLRACE_BLOB_S3_ACCESS_KEY and MILLRACE_BLOB_S3_SECRET_KEY/);
+  });
+};
+
+for (const store of ['a folder', 'an object store'] as const) describe(`artifacts in ${store}`, casesOf(store));
 
 async function* take<T>(all: AsyncIterable<T>, most: number): AsyncGenerator<T> {
   let count = 0;

@@ -1,7 +1,7 @@
 // The part of the module that keeps artifacts: its settings, its services, and the sweep.
 import { ArtifactIntakeServiceService } from '#gen/millrace/executions/v1/artifact_intake_service.ts';
 import { ArtifactServiceService } from '#gen/millrace/executions/v1/artifact_service.ts';
-import { blobSettings, openBlobs, probeBlobs } from '#platform/blob.ts';
+import { blobRules, blobSettings, openBlobs } from '#platform/blob.ts';
 import { integer, setting } from '#platform/config.ts';
 import type { Pool } from '#platform/db.ts';
 import type { Platform } from '#platform/module.ts';
@@ -44,12 +44,12 @@ interface Deps extends Pick<Platform, 'db' | 'log' | 'serve' | 'check'> {
 
 // Answers what stops it.
 export function startArtifacts({ db, log, serve, check, read, pool, reads }: Deps): () => Promise<void> {
-  const { blobFolder, mib, attemptMib, workspaceMib, count, days, sweepMs } = read(settings);
-  const blobs = openBlobs(blobFolder);
+  const { mib, attemptMib, workspaceMib, count, days, sweepMs, ...where } = read(settings, blobRules);
+  const blobs = openBlobs(where);
   const limits = { bytes: mib * MIB, attemptBytes: attemptMib * MIB, workspaceBytes: workspaceMib * MIB, count, days };
   serve(ArtifactServiceService, handlers({ db, blobs, reads, remove: (id) => remove(db, blobs, { id }) }));
   serve(ArtifactIntakeServiceService, intakeHandlers(openIntake({ db, specs: openSpecs(pool), blobs, limits })));
-  if (!blobFolder) return async () => undefined;
-  check('artifacts', () => probeBlobs(blobFolder));
+  if (!where.blobFolder) return async () => undefined;
+  check('artifacts', blobs.probe);
   return every(sweepMs, () => sweep({ db, pool, blobs }), log);
 }

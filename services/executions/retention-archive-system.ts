@@ -5,7 +5,6 @@ import { Attempt, Execution } from '#gen/millrace/executions/v1/execution.ts';
 import { LogEntry } from '#gen/millrace/executions/v1/log.ts';
 import type { Blobs, Stage } from '#platform/blob.ts';
 import type { PoolConnection, RowDataPacket } from '#platform/db.ts';
-import { Fault } from '#platform/errors.ts';
 import { fromBytes } from '#platform/id.ts';
 import { decodeLines } from './engine/log-codec.ts';
 import { type AttemptRow, attemptOf, messageOf, type Row } from './execution.ts';
@@ -31,7 +30,7 @@ export async function archiveWeek(
   week: string,
 ): Promise<Archived | undefined> {
   const key = keyOf(week);
-  if (await isKept(blobs, key)) return undefined;
+  if ((await blobs.size(key)) !== undefined) return undefined;
   await blobs.delete(key); // what was staged by somebody who did not come to the end
   const stage = await blobs.stage(key);
   const file = openFile(stage);
@@ -55,16 +54,6 @@ export async function archiveWeek(
   } finally {
     file.giveUp();
     await stage.close();
-  }
-}
-
-async function isKept(blobs: Blobs, key: string): Promise<boolean> {
-  try {
-    for await (const _ of await blobs.read(key, 0, 1)) return true;
-    return false;
-  } catch (error) {
-    if (error instanceof Fault) return false;
-    throw error;
   }
 }
 

@@ -4,8 +4,10 @@ import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import { expect } from 'chai';
 import { ExecutionServiceService } from '#gen/millrace/executions/v1/execution_service.ts';
-import { openBlobs } from '#platform/blob.ts';
+import { blobSettings, openBlobs } from '#platform/blob.ts';
+import { readSettings } from '#platform/config.ts';
 import { openPool, type Pool, schemaOf } from '#platform/db.ts';
+import { startObjects } from '../../tests/objects.ts';
 import type { World } from '../../tests/world.ts';
 import { caught, draft, endAttempt, endExecution, lines, publish, startAttempt, startExecutions, writeLines } from './fixture.test.ts';
 import { archiveWeek } from './retention-archive-system.ts';
@@ -32,7 +34,7 @@ describe('a week that is kept as a file', function () {
 
   const later = new Date(Date.now() + 3 * WEEK_MS);
   const drop = (into: string | undefined, signal = new AbortController().signal) =>
-    dropHistory({ pool, weeks: 1, now: later, log, keep: archiveWeek.bind(undefined, openBlobs(into), signal) });
+    dropHistory({ pool, weeks: 1, now: later, log, keep: archiveWeek.bind(undefined, openBlobs({ blobFolder: into }), signal) });
   const fileOf = (week: string) => join(folder, 'kept', week.slice(-2), `history_${week}`);
 
   it('holds its executions with input, output, attempts and log, and only then is dropped', async () => {
@@ -80,10 +82,18 @@ describe('a week that is kept as a file', function () {
     const [[{ name }]] = (await connection.query(
       "SELECT partition_name AS name FROM information_schema.partitions WHERE table_schema = DATABASE() AND table_name = 'executions' ORDER BY partition_ordinal_position LIMIT 1",
     )) as unknown as [[{ name: string }]];
-    const archived = await archiveWeek(openBlobs(folder), signal, connection, name);
+    const archived = await archiveWeek(openBlobs({ blobFolder: folder }), signal, connection, name);
     expect(archived).to.deep.include({ key: `history_${name}`, executions: 0 });
     expect(archived?.bytes).to.equal(readFileSync(fileOf(name)).length);
-    expect(await archiveWeek(openBlobs(folder), signal, connection, name)).to.equal(undefined);
+    expect(await archiveWeek(openBlobs({ blobFolder: folder }), signal, connection, name)).to.equal(undefined);
+    const objects = await startObjects();
+    const store = openBlobs(readSettings(blobSettings, { MILLRACE_BLOB_FOLDER: folder, ...objects.env }));
+    expect(await archiveWeek(store, signal, connection, name)).to.deep.equal(archived);
+    expect(await store.size(`history_${name}`)).to.equal(archived?.bytes);
+    expect(await archiveWeek(store, signal, connection, name)).to.equal(undefined);
+    objects.link.cut('refused');
+    expect((await caught(archiveWeek(store, signal, connection, name))).reason).to.equal('DEPENDENCY_UNAVAILABLE');
+    await objects.stop();
     connection.release();
   });
 });

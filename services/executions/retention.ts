@@ -1,5 +1,5 @@
 // The part of the module that forgets: weeks of history, kept as files before if wanted, and inputs and outputs that nobody wants kept.
-import { blobSettings, openBlobs } from '#platform/blob.ts';
+import { blobRules, blobSettings, openBlobs } from '#platform/blob.ts';
 import { ConfigFault, flag, integer, setting } from '#platform/config.ts';
 import type { Pool } from '#platform/db.ts';
 import type { Platform } from '#platform/module.ts';
@@ -19,7 +19,7 @@ const settings = {
   archives: setting(
     'MILLRACE_EXECUTIONS_ARCHIVE',
     flag(false),
-    'whether a week of executions is kept as a file in MILLRACE_BLOB_FOLDER before it is dropped',
+    'whether a week of executions is kept as a file, where artifacts are, before it is dropped',
   ),
 };
 
@@ -33,9 +33,9 @@ interface Deps extends Pick<Platform, 'log' | 'clock'> {
 
 // Answers what stops it.
 export function startRetention({ log, clock, read, pool, payloadsMs }: Deps): () => Promise<void> {
-  const { weeks, archives, blobFolder } = read(settings);
-  if (archives && !blobFolder) throw new ConfigFault('MILLRACE_EXECUTIONS_ARCHIVE needs MILLRACE_BLOB_FOLDER, which is not set');
-  const blobs = archives ? openBlobs(blobFolder) : undefined;
+  const { weeks, archives, ...where } = read(settings, blobRules);
+  if (archives && !where.blobFolder) throw new ConfigFault('MILLRACE_EXECUTIONS_ARCHIVE needs MILLRACE_BLOB_FOLDER, which is not set');
+  const blobs = archives ? openBlobs(where) : undefined;
   const stopping = new AbortController();
   const stops = [
     every(payloadsMs, () => erasePayloads(pool), log),

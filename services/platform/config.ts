@@ -10,6 +10,8 @@ export interface Setting<T> {
   doc: string;
 }
 export type Settings = Record<string, Setting<unknown>>;
+// What settings must be together: answers what is wrong.
+export type Rule = (isSet: (name: string) => boolean) => string | undefined;
 export type Values<S extends Settings> = { [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
 const declared = new Map<string, Setting<unknown>>();
@@ -27,7 +29,11 @@ export class ConfigFault extends Error {
   override readonly name = 'ConfigFault';
 }
 
-export function readSettings<S extends Settings>(settings: S, env: Record<string, string | undefined> = process.env): Values<S> {
+export function readSettings<S extends Settings>(
+  settings: S,
+  env: Record<string, string | undefined> = process.env,
+  rules: readonly Rule[] = [],
+): Values<S> {
   const faults: string[] = [];
   const values = Object.entries(settings).map(([key, { name, schema, doc }]) => {
     try {
@@ -39,6 +45,8 @@ export function readSettings<S extends Settings>(settings: S, env: Record<string
     }
     return [key, undefined];
   });
+  const isSet = (name: string): boolean => Boolean(env[name] || env[`${name}_FILE`]);
+  faults.push(...rules.flatMap((rule) => rule(isSet) ?? []));
   if (faults.length > 0) throw new ConfigFault(`the configuration has ${faults.length} fault(s):\n  ${faults.join('\n  ')}`);
   return Object.fromEntries(values) as Values<S>;
 }

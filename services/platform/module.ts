@@ -5,7 +5,7 @@ import { type Admin, type Answer, openAdmin } from './admin.ts';
 import { openAuth } from './auth.ts';
 import { type Bus, openBus } from './bus.ts';
 import { type ClientOf, openDialer } from './client.ts';
-import { type Config, readSettings, type Settings, type Values } from './config.ts';
+import { type Config, type Rule, readSettings, type Settings, type Values } from './config.ts';
 import { type Consumer, consume } from './consumer.ts';
 import { type Contract, loadContract } from './contract.ts';
 import { openKnex, openPool, type Pool, schemaOf } from './db.ts';
@@ -42,7 +42,7 @@ export interface Platform {
   bus: Bus & { consume(consumer: Consumer): () => Promise<void> };
   relay: Pick<Relay, 'kick'>; // after a commit that emitSql wrote to
   clock: () => Date;
-  settings<S extends Settings>(settings: S): Values<S>;
+  settings<S extends Settings>(settings: S, rules?: readonly Rule[]): Values<S>;
   hot(connections: number): Pool;
   serve<D extends Definition>(definition: D, handlers: Handlers<D>): void;
   client<D extends Definition>(definition: D, area: string): ClientOf<D>;
@@ -162,7 +162,7 @@ export async function runModules({ modules, config, log, env = process.env }: Op
         },
         relay: { kick: () => store?.relay.kick() },
         clock: () => new Date(),
-        settings: (settings) => readSettings(settings, env),
+        settings: (settings, rules) => readSettings(settings, env, rules),
         hot(connections) {
           if (!schema) throw new Error(`module ${module.name} has no schema`);
           const pool = openPool(config, schemaOf(config, schema), connections);
