@@ -65,10 +65,10 @@ describe('the retention of input and output', function () {
     const execution = toBytes('execution', gone);
     expect(await world.db('executions')('results').where({ execution })).to.deep.equal([]);
     expect(await world.db('executions')('payloads').where({ execution })).to.deep.equal([]);
-    await later(kept, 3599);
+    await later(kept, 3000);
     await erasePayloads(pool);
     expect((await get(kept)).output, 'not yet').to.deep.equal({ n: 2 });
-    await later(kept, 2);
+    await later(kept, 600);
     await erasePayloads(pool);
     expect((await get(kept)).output).to.equal(undefined);
   });
