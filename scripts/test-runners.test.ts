@@ -49,6 +49,7 @@ describe('the numbers of test runners', () => {
     const include = [`${folder}/*.test.ts`];
     const counts = await mocha({ name: 'shared', include, runners: 2, env: {}, seconds: 30, timeout: 1000 });
     expect(counts).to.deep.include({ passed: 2, failed: 1 });
+    expect(await mocha({ name: 'shared', include, runners: 1, parcels: 3, env: {}, seconds: 30, timeout: 1000 })).to.deep.equal(counts);
     const names = ['a', 'b', 'c'].map((name) => join(folder, `${name}.test.ts`));
     expect(share(names, 2).map(({ length }) => length)).to.have.members([2, 1]);
     expect(share(names, 5).flat()).to.have.members(names);

@@ -108,23 +108,46 @@ interface Files {
 }
 interface Mocha extends Files {
   name: string;
-  runners?: number; // processes that share the files, side by side; default 1
+  runners?: number; // processes side by side that share the files; default 1
+  parcels?: number; // of files for each of them, one process each: who is done takes the next one; default 1
   env: Record<string, string>;
   seconds: number;
   timeout: number; // of one test, in milliseconds
 }
 
 // With coverage, the sources' use is written below build/coverage, which `coverage` reads.
-export async function mocha({ include, exclude = [], runners = 1, ...rest }: Mocha): Promise<Counts> {
+export async function mocha({ include, exclude = [], ...rest }: Mocha): Promise<Counts> {
   const files = globSync([...include], { exclude: [...exclude] }).sort();
-  if (files.length === 0) return noTests(include);
-  return sum(await Promise.all(share(files, runners).map((some, index) => runMocha(some, index, rest))));
+  return files.length === 0
+    ? noTests(include)
+    : inParcels(files, rest, (some, index, seconds) => runMocha(some, index, { ...rest, seconds }));
 }
 
-// The largest files first, each to the next runner: they end at about the same time.
-export function share(files: readonly string[], runners: number): string[][] {
+type Sharing = Pick<Mocha, 'runners' | 'parcels' | 'seconds'>;
+
+// All of them in the given time.
+async function inParcels(
+  files: readonly string[],
+  { runners = 1, parcels = 1, seconds }: Sharing,
+  run: (some: readonly string[], index: number, seconds: number) => Promise<Counts>,
+): Promise<Counts> {
+  const end = performance.now() + seconds * 1000;
+  const left = [...share(files, runners * parcels).entries()];
+  const counts: Counts[] = [];
+  const runner = async () => {
+    for (let next = left.shift(); next; next = left.shift()) {
+      const [index, some] = next;
+      counts.push(await run(some, index, Math.max(0, Math.round(end - performance.now()) / 1000)));
+    }
+  };
+  await Promise.all(Array.from({ length: runners }, runner));
+  return sum(counts);
+}
+
+// The largest files first, each to the next share: these take about the same time.
+export function share(files: readonly string[], count: number): string[][] {
   const bySize = files.map((file) => ({ file, size: statSync(file).size })).sort((a, b) => b.size - a.size);
-  const shares = Array.from({ length: Math.min(runners, files.length) }, (): string[] => []);
+  const shares = Array.from({ length: Math.min(count, files.length) }, (): string[] => []);
   for (const [index, { file }] of bySize.entries()) shares[index % shares.length]?.push(file);
   return shares.map((some) => some.sort());
 }
@@ -136,11 +159,7 @@ const sum = (all: readonly Counts[]): Counts => ({
   forms: all.flatMap(({ forms = [] }) => forms),
 });
 
-function runMocha(
-  files: readonly string[],
-  index: number,
-  { name, env, seconds, timeout }: Omit<Mocha, keyof Files | 'runners'>,
-): Promise<Counts> {
+function runMocha(files: readonly string[], index: number, { name, env, seconds, timeout }: Omit<Mocha, 'include'>): Promise<Counts> {
   const report = `build/test/${name}-${index + 1}.json`;
   const colour = process.stdout.isTTY ? [] : ['--no-color'];
   return runTests({
@@ -165,19 +184,14 @@ function runMocha(
 }
 
 // Of the given files, shared like mocha's.
-export async function pytest({ name, include, runners = 1, env, seconds }: Omit<Mocha, 'exclude' | 'timeout'>): Promise<Counts> {
+export async function pytest({ name, include, env, ...rest }: Omit<Mocha, 'exclude' | 'timeout'>): Promise<Counts> {
   const files = globSync([...include]).sort();
-  const runs = share(files, runners).map((some, index) => {
+  if (files.length === 0) return noTests(include);
+  return inParcels(files, rest, (some, index, seconds) => {
     const report = `build/test/${name}-${index + 1}.xml`;
-    return runTests({
-      command: ['.venv/bin/python', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', `--junitxml=${report}`, '--', ...some],
-      env,
-      seconds,
-      report,
-      read: readJunit,
-    });
+    const command = ['.venv/bin/python', '-m', 'pytest', '-q', '-p', 'no:cacheprovider', `--junitxml=${report}`, '--', ...some];
+    return runTests({ command, env, seconds, report, read: readJunit });
   });
-  return files.length === 0 ? noTests(include) : sum(await Promise.all(runs));
 }
 
 const noTests = (include: readonly string[]): Counts => ({ passed: 0, failed: 1, failures: [`there are no tests: ${include.join(', ')}`] });

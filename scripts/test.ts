@@ -29,6 +29,7 @@ const parts: readonly Part[] = [
         name: 'services',
         include: [...CODE.map((folder) => `${folder}/**/*.test.ts`), 'tests/*.test.ts'],
         runners: 5,
+        parcels: 4,
         env: { ...env, NODE_V8_COVERAGE: COVERAGE },
         seconds,
         timeout: isLong ? 20_000 * LONG : 20_000,
@@ -38,7 +39,7 @@ const parts: readonly Part[] = [
     name: 'automation',
     what: 'pytest: the automation server',
     budget: 115,
-    run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, env, seconds }),
+    run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, parcels: 4, env, seconds }),
   },
   {
     name: 'e2e',

@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+
 from millrace_automation.sandbox.inside.streams import Unbuffered
 
 
