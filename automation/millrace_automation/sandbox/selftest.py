@@ -95,7 +95,10 @@ class _Prober:
         }
         verdict, _ = await self._run('escape', given, Limits())
         if not isinstance(verdict, Returned):
-            return [(f'run the probes ({verdict.message if verdict else "killed"})', False)]
+            why = verdict.message if isinstance(verdict, Raised) else 'killed'
+            if isinstance(verdict, Raised) and verdict.type == 'ModuleNotFoundError':  # in tier 1
+                why += ': the users of the sandbox must be let into the folders of Python, chmod o+x, or use a Python from elsewhere'
+            return [(f'run the probes ({why})', False)]
         return [(str(name), refused is True) for name, refused in json.loads(verdict.output_json).items()]
 
     async def memory(self) -> list[tuple[str, bool]]:

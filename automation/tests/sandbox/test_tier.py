@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from millrace_automation.sandbox import Event, Exited, Limits, Returned, Sandbox, SandboxSettings, SandboxUnavailable
 from millrace_automation.sandbox import sandbox as module
+from millrace_automation.sandbox.inside import ground
 from millrace_automation.sandbox.inside.cgroup import own_groups
+from millrace_automation.sandbox.inside.plan import Plan
 from millrace_automation.sandbox.users import user_ranges
 
 HELLO = 'def main(): return "hello"'
@@ -186,3 +189,33 @@ async def test_the_environment_is_described(sandbox):
         async for event in (await sandbox.launch('import platform\ndef main(): return platform.python_version()', '{}', Limits())).events()
     ]
     assert json.loads(returned(version)) == sandbox.python_version
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder that nobody but root may enter, with libraries."""
+    for folder in tmp_path, *tmp_path.parents[:2]:
+        folder.chmod(0o755)  # pytest's own are closed, too
+    folder = tmp_path / 'closed'
+    (folder / 'base' / 'package').mkdir(parents=True)
+    (folder / 'base' / 'package' / '__init__.py').write_text('name = "there"')
+    (folder / 'base' / 'other').symlink_to('package')
+    folder.chmod(0o700)
+    return folder
+
+
+def plan_of(libraries: Path, work: Path) -> Plan:
+    work.mkdir(0o711)
+    return Plan(1, True, 1, 0, 1, [54321], [], str(libraries), str(work), os.getpid())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='only root gives runs users of their own')
+def test_in_tier_1_libraries_are_given_to_users_who_cannot_reach_them(closed, tmp_path):
+    given = ground.within_reach(plan_of(closed / 'base', tmp_path / 'work')).libraries
+    assert given == f'{tmp_path}/work/libraries'
+    read = subprocess.run(
+        ['/bin/cat', f'{given}/other/__init__.py'], user=54321, group=54321, extra_groups=[], capture_output=True, text=True, check=False
+    )
+    assert (read.stdout, read.stderr) == ('name = "there"', '')
+    closed.chmod(0o755)
+    assert ground.within_reach(plan_of(closed / 'base', tmp_path / 'more')).libraries == f'{closed}/base'

@@ -1,6 +1,7 @@
 """What a parent needs once before it can make children, and what only it can do for a new one."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -113,6 +114,36 @@ def make_work(folder: str) -> None:
             server = entry.name.removeprefix(prefix).split('-')[0]
             if server.isdigit() and not os.path.exists(f'/proc/{server}'):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def within_reach(plan: Plan) -> Plan:
+    """In tier 1 scripts see the machine's own folders, as users who may not be let into all of them: root's home, for example. The libraries
+    are then given to them beside the folders for their work.
+    """
+    if plan.libraries is None or not plan.uids or _is_open(plan.libraries, plan.uids[0]):
+        return plan
+    copy = f'{plan.work}/libraries'
+    shutil.copytree(plan.libraries, copy, symlinks=True, copy_function=_link)
+    return dataclasses.replace(plan, libraries=copy)
+
+
+def _is_open(folder: str, user: int) -> bool:
+    if pid := fork():
+        return os.waitpid(pid, 0)[1] == 0
+    try:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        os._exit(0 if os.access(folder, os.R_OK | os.X_OK) else 1)
+    finally:
+        os._exit(1)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another disk
+        shutil.copy2(source, target)
 
 
 def processes_of(user: int) -> int:

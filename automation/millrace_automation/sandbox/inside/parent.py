@@ -42,7 +42,6 @@ class Parent:
     def __init__(self, control: socket.socket, plan: Plan):
         self._control = control
         self._plan = plan
-        self._channel = surroundings.make(plan)
         self._groups = cgroup.Cgroups()
         self._free = list(range(plan.most))[::-1]
         self._children: dict[int, Slot] = {}  # by id
@@ -73,6 +72,10 @@ class Parent:
 
     def _set_up(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if self._plan.tier < 2:
+            ground.make_work(self._plan.work)
+            self._plan = ground.within_reach(self._plan)
+        channel = surroundings.make(self._plan)
         os.nice(PARENT_NICE)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -82,7 +85,6 @@ class Parent:
         if self._plan.tier >= 2:
             ground.make_tree(self._plan)
         else:
-            ground.make_work(self._plan.work)
             shared_processes = 0 if self._plan.uids else ground.processes_of(os.getuid())
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # pidfds tell of children; adopted orphans vanish
         is_apart = self._plan.tier >= 2 and bool(self._plan.uids) and 'memory' in self._groups.folders
@@ -90,7 +92,7 @@ class Parent:
             ground.stand_apart()
         self._needs_keepers = not is_apart
         self._wanted = [max(self._plan.prepared, 1), self._plan.kept if is_apart else 0]
-        self._maker = Maker(self._plan, Shared.make(self._plan, self._channel), self._groups, shared_processes, is_apart)
+        self._maker = Maker(self._plan, Shared.make(self._plan, channel), self._groups, shared_processes, is_apart)
         self._poll.register(self._control, select.POLLIN)
         facts = {'groups': sorted(self._groups.folders), 'version': self._groups.version, 'landlock': landlock.version()}
         self._tell({'up': facts | {'pid': int(os.readlink('/proc/self')), 'has_keepers': self._needs_keepers}})
