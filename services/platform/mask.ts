@@ -3,9 +3,14 @@ import { fault, noFields } from './errors.ts';
 
 const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
-// The fields to change, in snake_case: those that the mask names, else those of `allowed` that are present in the body (`optional` fields
-// that are set, others that differ from their default). INVALID_ARGUMENT / NO_FIELDS when there is none, FIELD_INVALID for one not allowed.
-export function maskedFields<F extends string>(mask: readonly string[] | undefined, body: object, allowed: readonly F[]): F[] {
+interface Type {
+  fromPartial(partial: object): object;
+}
+
+// The fields to change, in snake_case: those that the mask names, else those of `allowed` that are present in the body, a message of that type
+// (`optional` fields that are set, others that differ from their default). INVALID_ARGUMENT / NO_FIELDS when there is none, FIELD_INVALID for
+// one not allowed.
+export function maskedFields<F extends string>(mask: readonly string[] | undefined, body: object, allowed: readonly F[], type: Type): F[] {
   const named = (mask ?? []).filter((field) => field !== '');
   const wrong = named.find((field) => !allowed.includes(field as F));
   if (wrong !== undefined) {
@@ -16,12 +21,14 @@ export function maskedFields<F extends string>(mask: readonly string[] | undefin
     });
   }
   const fields =
-    named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent((body as Record<string, unknown>)[camel(field)]));
+    named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent(camel(field), body, type.fromPartial({})));
   if (fields.length === 0) throw noFields(allowed);
   return fields;
 }
 
-function isPresent(value: unknown): boolean {
-  if (value === undefined || value === null || value === '' || value === 0 || value === false) return false;
-  return typeof value !== 'object' || value instanceof Date || Object.keys(value).length > 0;
+// A list or a map is there when something is in it; what has no default when it is set.
+function isPresent(field: string, body: object, empty: object): boolean {
+  const [value, unset] = [body, empty].map((message) => (message as Record<string, unknown>)[field]);
+  if (value === undefined || value === null || value === unset) return false;
+  return typeof unset !== 'object' || unset === null || Object.keys(value).length > 0;
 }

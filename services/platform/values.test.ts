@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
+import { Schedule } from '#gen/millrace/schedules/v1/schedule.ts';
 import { often } from '../../tests/long.ts';
 import { ConfigFault, integer, readSettings, setting, text } from './config.ts';
 import { Fault } from './errors.ts';
@@ -72,14 +73,19 @@ describe('settings', () => {
 });
 
 describe('an update mask', () => {
-  const known = ['title', 'due_time', 'done'] as const;
+  const known = ['name', 'labels', 'input', 'priority', 'pause_on_failure', 'spec', 'catch_up_window'] as const;
+  const present = (body: object, mask: readonly string[] = []) => maskedFields(mask, Schedule.fromPartial(body), known, Schedule);
   it('names fields, or those present count', () => {
-    expect(maskedFields(['due_time'], { title: 'x' }, known)).to.deep.equal(['due_time']);
-    expect(maskedFields([], { title: 'x', dueTime: new Date(), done: false }, known)).to.deep.equal(['title', 'due_time']);
+    expect(present({ name: 'x' }, ['labels'])).to.deep.equal(['labels']);
+    expect(present({ name: 'x', labels: { a: 'b' }, spec: { crons: [] } })).to.deep.equal(['name', 'labels', 'spec']);
+  });
+  it('counts 0, false and nothing in it as present where the contract tells them from unset', () => {
+    expect(present({ priority: 0, pauseOnFailure: false, input: {} })).to.deep.equal(['input', 'priority', 'pause_on_failure']);
+    expect(reasonOf(() => present({ name: '', labels: {} }))).to.equal('NO_FIELDS');
   });
   it('refuses fields that cannot be changed, and nothing', () => {
-    expect(reasonOf(() => maskedFields(['id'], {}, known))).to.equal('FIELD_INVALID');
-    expect(reasonOf(() => maskedFields([], { title: '' }, known))).to.equal('NO_FIELDS');
+    expect(reasonOf(() => present({}, ['id']))).to.equal('FIELD_INVALID');
+    expect(reasonOf(() => present({}))).to.equal('NO_FIELDS');
   });
 });
 

@@ -93,15 +93,6 @@ export function update(kept: Kept, draft: Schedule, fields: readonly Updatable[]
   return before.state === State.PAUSED ? changed : replanned(changed, now);
 }
 
-// A draft as masks see it: 0 and false are values where the contract tells them from nothing.
-export const presence = (draft: Schedule): object => ({
-  ...draft,
-  priority: boxed(draft.priority),
-  pauseOnFailure: boxed(draft.pauseOnFailure),
-});
-
-const boxed = (value: unknown): object | undefined => (value === undefined ? undefined : { value });
-
 export function pause(kept: Kept, reason: string, now: Date): Kept {
   const { schedule } = kept;
   if (schedule.state === State.PAUSED && schedule.pauseReason === reason) return kept;

@@ -56,7 +56,7 @@ export const handlers = (deps: Deps): Handlers<TaskServiceService> => ({
   },
 
   async updateTask({ id, task: draft = Task.fromPartial({}), updateMask }, { caller }) {
-    const fields = maskedFields(updateMask, draft, task.UPDATABLE);
+    const fields = maskedFields(updateMask, draft, task.UPDATABLE, Task);
     return change(deps, caller, id, (before, now) => task.update(before, draft, fields, now));
   },
 

@@ -58,7 +58,7 @@ export const automationHandlers = (deps: Deps): Pick<Handlers<AutomationServiceS
   },
 
   async updateAutomation({ id, automation: draft = Automation.fromPartial({}), updateMask }, { caller }) {
-    const fields = maskedFields(updateMask, draft, automation.UPDATABLE);
+    const fields = maskedFields(updateMask, draft, automation.UPDATABLE, Automation);
     return change(deps, caller, id, (before, now) => automation.update(before, draft, fields, now));
   },
 

@@ -19,7 +19,7 @@ export const egressPolicyHandlers = ({ db, clock }: Deps): Handlers<EgressPolicy
   },
 
   async updateEgressPolicy({ egressPolicy: draft = EgressPolicy.fromPartial({}), updateMask }, { caller }) {
-    const fields = maskedFields(updateMask, draft, egress.UPDATABLE);
+    const fields = maskedFields(updateMask, draft, egress.UPDATABLE, EgressPolicy);
     return db.transaction(async (tx) => {
       const now = clock();
       const before = await store.lock(tx, caller.workspace, { ...egress.NONE, updaterId: caller.user, updateTime: now });

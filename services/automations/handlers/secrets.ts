@@ -53,7 +53,7 @@ export const secretHandlers = ({ db, vault, clock, maxSecrets: max }: Deps): Han
     },
 
     async updateSecret({ id, secret: draft = Secret.fromPartial({}), updateMask }, { caller }) {
-      const fields = maskedFields(updateMask, draft, secret.UPDATABLE);
+      const fields = maskedFields(updateMask, draft, secret.UPDATABLE, Secret);
       return db.transaction(async (tx) => {
         const before = await store.lock(tx, caller.workspace, id);
         const after = secret.update(before, draft, fields, clock());

@@ -48,7 +48,7 @@ export const variableHandlers = ({ db, clock, maxVariables: max }: Deps): Handle
   async updateVariable({ id, variable: draft = Variable.fromPartial({}), updateMask }, { caller }) {
     // 0, false and "" are values: in a body without a mask the value counts when it is there at all
     const mask = updateMask?.length || draft.value === undefined ? updateMask : ['value', ...(draft.description ? ['description'] : [])];
-    const fields = maskedFields(mask, draft, variable.UPDATABLE);
+    const fields = maskedFields(mask, draft, variable.UPDATABLE, Variable);
     return db.transaction(async (tx) => {
       const before = await store.lock(tx, caller.workspace, id);
       const after = variable.update(before, draft, fields, clock());

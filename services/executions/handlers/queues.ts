@@ -44,7 +44,7 @@ export const handlers = ({ db, pool, cancel, ring }: Deps): Handlers<QueueServic
 
     async updateQueue({ queue = Queue.fromPartial({}), updateMask }, { caller }) {
       if (queue.name === '') throw invalid('queue.name', 'must be the name of a queue');
-      const fields = new Set(maskedFields(updateMask, queue, UPDATABLE));
+      const fields = new Set(maskedFields(updateMask, queue, UPDATABLE, Queue));
       const workspace = toBytes('workspace', caller.workspace);
       const lanes = await store.change(db, workspace, queue.name, {
         ...(fields.has('weight') ? { weight: queue.weight || 1 } : {}),

@@ -38,7 +38,7 @@ export const handlers = ({ db, pool, defaults, clock }: Deps): Handlers<QuotaSer
 
     async updateWorkspaceQuotas({ workspaceId, limits = QuotaLimits.fromPartial({}), updateMask }) {
       const workspace = toBytes('workspace', workspaceId, 'workspace_id');
-      const fields = maskedFields(updateMask, limits, NAMES);
+      const fields = maskedFields(updateMask, limits, NAMES, QuotaLimits);
       const all = columnsOf(limits);
       await store.set(db, workspace, Object.fromEntries(fields.map((name) => [name, all[name]])));
       return get(workspaceId);

@@ -74,7 +74,7 @@ export const handlers = ({ db, settings, wake }: Deps): Handlers<ScheduleService
 
   async updateSchedule({ id, schedule: draft = Schedule.fromPartial({}), updateMask }, { caller }) {
     schedule.mustRun(caller);
-    const fields = maskedFields(updateMask, schedule.presence(draft), schedule.UPDATABLE);
+    const fields = maskedFields(updateMask, draft, schedule.UPDATABLE, Schedule);
     const kept = await change(db, caller, id, events.updated, async (before, now, tx) => {
       const base = fields.includes('spec') ? await finish(tx, caller.workspace, before, now, settings) : before;
       return schedule.update(base, draft, fields, caller.user, now, leastMs(settings));

@@ -78,7 +78,7 @@ export const handlers = ({ db, vault, expressions, clock, maxHooks: max }: Deps)
     },
 
     async updateHook({ id, hook: draft = Hook.fromPartial({}), updateMask }, { caller }) {
-      const fields = maskedFields(updateMask, draft, hook.UPDATABLE);
+      const fields = maskedFields(updateMask, draft, hook.UPDATABLE, Hook);
       mustRun(caller);
       if (fields.includes('filter') || fields.includes('input')) {
         const { filter, input } = draft;

@@ -81,7 +81,7 @@ export const handlers = ({ db, vault, egress, clock, maxSubscriptions: max, chan
     },
 
     async updateEventSubscription({ id, subscription: draft = EventSubscription.fromPartial({}), updateMask }, { caller }) {
-      const fields = maskedFields(updateMask, draft, subscription.UPDATABLE);
+      const fields = maskedFields(updateMask, draft, subscription.UPDATABLE, EventSubscription);
       return change(caller, id, (before, now) => {
         const after = subscription.update(before, draft, fields, checkUrl, now);
         subscription.mustRead(caller.scopes, after);
