@@ -10,7 +10,7 @@ LAUNCHER = node deploy/local/main.ts
 PYTHON_FILES = automation
 
 .PHONY: help demo test test-long chaos chaos-long mutants up down logs status reset token gen lint format check bench bench-peers bench-history migrate rollback migration doctor profile \
-  grpcurl node tools stack
+  grpcurl examples node tools stack
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,10 +18,10 @@ help: ## List the targets
 demo: stack ## The main job, for real: start the stack, run an automation over REST, watch its log live
 	@$(LAUNCHER) up && node scripts/demo.ts
 
-test: stack grpcurl ## Everything, on a stack of its own (PART=lint|services|automation|e2e|chaos for one part)
+test: stack grpcurl examples ## Everything, on a stack of its own (PART=lint|services|automation|e2e|chaos for one part)
 	@node scripts/test.ts
 
-test-long: stack grpcurl ## As test, at length: more kills, more runs of each property
+test-long: stack grpcurl examples ## As test, at length: more kills, more runs of each property
 	@MILLRACE_TEST_LONG=1 node scripts/test.ts
 
 chaos: stack ## Kill, stop, cut off, wipe and fill up parts at random for two minutes, and judge what became of everything (SEED=)
@@ -91,6 +91,9 @@ grpcurl: tools ## Build grpcurl into build/tools
 	@scripts/install.sh grpcurl
 
 # What targets stand on.
+examples:
+	@scripts/install.sh examples
+
 node:
 	@scripts/install.sh node
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing for the things it is asked for, and nothing else: node python database environment grpcurl.
+# Installs what is missing for the things it is asked for, and nothing else: node python database environment grpcurl examples.
 # Says what it does on standard error, so that a target's own output stays clean. The first node used is the system's, for npm only.
 set -eu
 cd "$(dirname "$0")/.."
@@ -61,24 +61,31 @@ install_python() {
   echo "$wanted" >.venv/installed
 }
 
+apt_install() { # what is missing, way out, packages
+  missing=$1 out=$2
+  shift 2
+  command -v apt-get >/dev/null || fail "there is no $missing, and no apt-get to install it" "$out"
+  sudo=
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || fail "there is no $missing, and no right to install it" "$out"
+    sudo='sudo -n'
+  fi
+  say "by apt-get: $*"
+  set -- install -y --no-install-recommends "$@"
+  # The lists of packages may be missing or old.
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || {
+    $sudo apt-get update >&2 || true
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || fail "apt-get could not install what is missing: $missing" "$out"
+  }
+}
+
 has_mariadbd() { PATH=$PATH:/usr/sbin:/usr/local/sbin:/usr/libexec command -v mariadbd >/dev/null; }
 
 install_database() {
   if [ -n "${MILLRACE_DATABASE_URL:-}${MILLRACE_MARIADBD:-}" ] || has_mariadbd; then return; fi
   out='sudo apt-get install mariadb-server-core mariadb-client-core, or set MILLRACE_DATABASE_URL=mysql://user:password@host:3306/ to use a server that runs'
-  command -v apt-get >/dev/null || fail 'there is no database server (mariadbd), and no apt-get to install one' "$out"
-  sudo=
-  if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || fail 'there is no database server (mariadbd), and no right to install one' "$out"
-    sudo='sudo -n'
-  fi
-  say 'MariaDB by apt-get: mariadb-server-core and mariadb-client-core (programs only, no service)'
-  set -- install -y --no-install-recommends mariadb-server-core mariadb-client-core
-  # The lists of packages may be missing or old.
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || {
-    $sudo apt-get update >&2 || true
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2 || fail 'apt-get could not install MariaDB' "$out"
-  }
+  say 'MariaDB: mariadb-server-core and mariadb-client-core (programs only, no service)'
+  apt_install 'database server (mariadbd)' "$out" mariadb-server-core mariadb-client-core
   has_mariadbd || fail 'mariadb-server-core brought no mariadbd' "$out"
 }
 
@@ -101,6 +108,13 @@ install_grpcurl() {
   GOPATH=$work/path GOCACHE=$work/cache GOBIN=$ROOT/build/tools GOFLAGS='-mod=mod -modcacherw' GOTOOLCHAIN=local CGO_ENABLED=0 \
     "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$GRPCURL" >&2 || fail 'grpcurl could not be built' 'check the network and the proxy that Go uses (go env GOPROXY)'
   echo $GRPCURL >build/tools/grpcurl.version
+}
+
+# What the examples of the documents are typed with.
+install_examples() {
+  set --
+  for one in curl jq openssl; do command -v $one >/dev/null || set -- "$@" $one; done
+  if [ $# != 0 ]; then apt_install "$*, with which the tests run the examples" "sudo apt-get install $*" "$@"; fi
 }
 
 mkdir -p build

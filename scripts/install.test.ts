@@ -77,6 +77,22 @@ describe('the installation of what is missing', () => {
     expect(readFileSync(join(folder, 'used'), 'utf8').trim()).to.equal(join(folder, 'bin/node'));
   });
 
+  it('brings what the examples are typed with, and says how to get it where it may not', async () => {
+    for (const name of ['sh', 'dirname', 'mkdir', 'env', 'flock', 'id']) symlinkSync(`/usr/bin/${name}`, join(folder, 'bin', name));
+    const bare = { PATH: join(folder, 'bin') };
+    program('jq', '');
+    const refused = await install('examples', bare);
+    expect(refused.code).to.equal(1);
+    expect(refused.out).to.match(/no curl openssl.*, and no apt-get[\s\S]*way out: sudo apt-get install curl openssl/);
+    program('id', 'echo 0');
+    program('apt-get', 'echo "$*" >> calls');
+    expect((await install('examples', bare)).code).to.equal(0);
+    expect(readFileSync(join(folder, 'calls'), 'utf8')).to.equal('install -y --no-install-recommends curl openssl\n');
+    for (const name of ['curl', 'openssl']) program(name, '');
+    expect(await install('examples', bare)).to.deep.equal({ code: 0, out: '' });
+    expect(calls()).to.equal(1);
+  });
+
   it('tells the way out without a Node that npm can run on', async () => {
     npm();
     program('node', 'case "$*" in *--version*) echo v16.20.0;; *) exit 1;; esac');
