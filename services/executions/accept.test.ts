@@ -10,6 +10,8 @@ import type { Person, World } from '../../tests/world.ts';
 import { until } from '../../tests/world.ts';
 import { caught, clientOf, draft, publish, startExecutions } from './fixture.test.ts';
 
+const MOST = 100; // that may wait in a workspace: more than the other tests accept
+
 describe('accepting executions', () => {
   let world: World;
   let ada: Person;
@@ -20,7 +22,7 @@ describe('accepting executions', () => {
     db()(table).where({ [table === 'executions' ? 'id' : 'execution']: toBytes('execution', id) });
 
   before(async () => {
-    world = await startExecutions({ MILLRACE_EXECUTIONS_MAX_WAITING: '40' });
+    world = await startExecutions({ MILLRACE_EXECUTIONS_MAX_WAITING: String(MOST) });
     ada = world.person();
     executions = clientOf(world, ada);
     automationId = await publish(world, { workspace: ada.workspace });
@@ -288,7 +290,7 @@ describe('accepting executions', () => {
   it('refuses what is more than a workspace may have waiting, and says when to come again', async () => {
     const bob = world.person();
     const id = await publish(world, { workspace: bob.workspace });
-    const asked = Array.from({ length: 45 }, () =>
+    const asked = Array.from({ length: MOST + 5 }, () =>
       clientOf(world, bob)
         .createExecution({ execution: draft(id), requestId: '' })
         .catch((error) => error),

@@ -358,6 +358,8 @@ async def dispatch(runner: Runner, epochs: Iterator[int]) -> AsyncIterator[Calla
     yield connect
     for one in opened:
         await one.close()
+    if opened:
+        await clear(runner, next(epochs))  # also what was confirmed, but not read before the end
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ time.sleep(600)
 
 
 async def settle(dispatcher, *jobs) -> None:
-    """Confirms the results of the jobs and waits until their slots are free again."""
+    """Confirms the results of the jobs, once they are there."""
     for job in jobs:
         await dispatcher.result(job)
         await dispatcher.confirm(job, lines=2**31 - 1, started=True, result=True)
