@@ -53,6 +53,8 @@ describe('the numbers of test runners', () => {
     const names = ['a', 'b', 'c'].map((name) => join(folder, `${name}.test.ts`));
     expect(share(names, 2).map(({ length }) => length)).to.have.members([2, 1]);
     expect(share(names, 5).flat()).to.have.members(names);
+    writeFileSync(names[2] ?? '', 'describe("c", function () { this.timeout(60_000); });');
+    expect(share(names, 3)[0], 'what asks for the most time').to.deep.equal([names[2]]);
     for (const name of names) rmSync(name);
   });
   it('count a runner that hangs as one failure, and end it with what it started', async () => {

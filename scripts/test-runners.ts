@@ -24,6 +24,7 @@ interface Run {
   read: (text: string) => Counts;
 }
 
+const TIMEOUT = /\btimeout[=(]([\d_]+)/g; // of mocha's tests, of pytest's children
 const GRACE_MS = 5000;
 const LINGER_MS = 15_000;
 const WATCH_MS = 100;
@@ -144,11 +145,19 @@ async function inParcels(
   return sum(counts);
 }
 
-// The largest files first, each to the next share: these take about the same time.
+// Those that ask for the most time first, then the largest, each to the next share: these take about the same time, and the longest begin first.
 export function share(files: readonly string[], count: number): string[][] {
-  const bySize = files.map((file) => ({ file, size: statSync(file).size })).sort((a, b) => b.size - a.size);
+  const weighed = files.map((file) => {
+    const text = readFileSync(file, 'utf8');
+    return {
+      file,
+      size: text.length,
+      patience: Math.max(0, ...[...text.matchAll(TIMEOUT)].map(([, time = '']) => Number(time.replaceAll('_', '')))),
+    };
+  });
+  weighed.sort((a, b) => b.patience - a.patience || b.size - a.size);
   const shares = Array.from({ length: Math.min(count, files.length) }, (): string[] => []);
-  for (const [index, { file }] of bySize.entries()) shares[index % shares.length]?.push(file);
+  for (const [index, { file }] of weighed.entries()) shares[index % shares.length]?.push(file);
   return shares.map((some) => some.sort());
 }
 

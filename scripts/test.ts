@@ -29,7 +29,7 @@ const parts: readonly Part[] = [
         name: 'services',
         include: [...CODE.map((folder) => `${folder}/**/*.test.ts`), 'tests/*.test.ts'],
         runners: 5,
-        parcels: 4,
+        parcels: 6,
         env: { ...env, NODE_V8_COVERAGE: COVERAGE },
         seconds,
         timeout: isLong ? 20_000 * LONG : 20_000,
