@@ -20,8 +20,8 @@ export function maskedFields<F extends string>(mask: readonly string[] | undefin
       metadata: { fields: allowed.join(',') },
     });
   }
-  const fields =
-    named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent(camel(field), body, type.fromPartial({})));
+  const empty = type.fromPartial({});
+  const fields = named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent(camel(field), body, empty));
   if (fields.length === 0) throw noFields(allowed);
   return fields;
 }

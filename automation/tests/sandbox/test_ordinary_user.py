@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from millrace_automation.sandbox.inside.ground import link
+
 AUTOMATION = Path(__file__).parents[2]
 NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
 TESTS = [
@@ -45,13 +47,6 @@ def within_reach(folder: Path, others: Path) -> Path:
         above.chmod(0o755)
     shutil.copytree(folder, others / folder.name, symlinks=True, copy_function=link, ignore=shutil.ignore_patterns('__pycache__'))
     return others / folder.name
-
-
-def link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # on another disk
-        shutil.copy2(source, target)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='is an ordinary user already')

@@ -212,7 +212,7 @@ def plan_of(libraries: Path, work: Path) -> Plan:
 @pytest.mark.skipif(os.getuid() != 0, reason='only root gives runs users of their own')
 def test_in_tier_1_libraries_are_given_to_users_who_cannot_reach_them(closed, tmp_path):
     given = ground.within_reach(plan_of(closed / 'base', tmp_path / 'work')).libraries
-    assert given == f'{tmp_path}/work/libraries'
+    assert given == str(tmp_path / 'work' / 'libraries')
     read = subprocess.run(
         ['/bin/cat', f'{given}/other/__init__.py'], user=54321, group=54321, extra_groups=[], capture_output=True, text=True, check=False
     )

@@ -123,7 +123,7 @@ def within_reach(plan: Plan) -> Plan:
     if plan.libraries is None or not plan.uids or _is_open(plan.libraries, plan.uids[0]):
         return plan
     copy = f'{plan.work}/libraries'
-    shutil.copytree(plan.libraries, copy, symlinks=True, copy_function=_link)
+    shutil.copytree(plan.libraries, copy, symlinks=True, copy_function=link)
     return dataclasses.replace(plan, libraries=copy)
 
 
@@ -139,7 +139,8 @@ def _is_open(folder: str, user: int) -> bool:
         os._exit(1)
 
 
-def _link(source: str, target: str) -> None:
+def link(source: str, target: str) -> None:
+    """Of a file, or a copy of it."""
     try:
         os.link(source, target)
     except OSError:  # on another disk
