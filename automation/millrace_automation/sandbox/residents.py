@@ -31,7 +31,8 @@ class Key:
 
 Values = Mapping[str, Mapping[str, str]]
 """What a run may read by name: `secrets`, and `variables` as JSON. The owner of the key names their versions."""
-Spawn = Callable[[str, Limits, dict, list[socket.socket], socket.socket | None], Awaitable[Child]]
+Spawn = Callable[[str, Limits, dict, list[socket.socket], socket.socket | None, Callable[[], None]], Awaitable[Child]]
+"""The last one is called when there is a child, before it has the request. When that raises, it is not to have it."""
 
 
 class Residents:
@@ -42,6 +43,8 @@ class Residents:
         self._spawn = spawn
         self._available_mib = available_mib or _available_mib
         self._idle: dict[Key, list[Resident]] = {}
+        self._hopes: dict[Key, list[asyncio.Future[Resident]]] = {}
+        """Of runs that have no process yet."""
         self._waiting: dict[Resident, Key] = {}
         """Those that are idle, the longest idle first."""
         self._sweeper: asyncio.TimerHandle | None = None
@@ -58,19 +61,13 @@ class Residents:
         self, key: Key, input_json: str, traceparent: str, network: socket.socket | None = None, values: Values | None = None
     ) -> Process:
         request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent} | (values or {})
-        while resident := self._take(key):
+        while True:
+            resident = self._take(key) or await self._first(key, request, network)
+            if not resident.runs:
+                return resident.first()
             with contextlib.suppress(OSError):  # it ended while it waited
                 packets = packets_of(request | network_of(network))
                 return await resident.next(packets, network, lambda: self.launch(key, input_json, traceparent, network, values))
-        request |= {'source': key.source}
-        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                child = await self._spawn(key.environment, key.limits, request, [theirs], network)
-        except BaseException:
-            line.close()
-            raise
-        return Resident(child, line, lambda resident: self._park(resident, key), self._forget).first()
 
     def stop(self) -> None:
         if self._sweeper:
@@ -79,6 +76,43 @@ class Residents:
         self._settings = Reuse(0)
         for resident in list(self._waiting):
             resident.end('stop')
+
+    async def _first(self, key: Key, request: dict, network: socket.socket | None) -> Resident:
+        """A new one, which has the request then, or one whose run ends before there is a process for a new one."""
+        freed: asyncio.Future[Resident] = asyncio.get_running_loop().create_future()
+
+        def commit() -> None:
+            if not freed.cancel():
+                raise asyncio.CancelledError
+
+        born = asyncio.create_task(self._bear(key, request | {'source': key.source}, network, commit))
+        hopes = self._hopes.setdefault(key, [])
+        hopes.append(freed)
+        try:
+            await asyncio.wait((born, freed), return_when=asyncio.FIRST_COMPLETED)
+            return freed.result() if freed.done() and not freed.cancelled() else await born
+        except BaseException:
+            if freed.done() and not freed.cancelled():
+                self._park(freed.result(), key)
+            elif born.done() and not born.cancelled() and not born.exception():
+                born.result().end('broken')
+            raise
+        finally:
+            born.cancel()
+            freed.cancel()
+            hopes.remove(freed)
+            if not hopes:
+                del self._hopes[key]
+
+    async def _bear(self, key: Key, request: dict, network: socket.socket | None, commit: Callable[[], None]) -> Resident:
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                child = await self._spawn(key.environment, key.limits, request, [theirs], network, commit)
+        except BaseException:
+            line.close()
+            raise
+        return Resident(child, line, lambda resident: self._park(resident, key), self._forget)
 
     def _take(self, key: Key) -> Resident | None:
         """The one that has just been used: it is the warmest, and the others may go."""
@@ -92,6 +126,10 @@ class Residents:
         if why := self._is_due(resident, time.monotonic()):
             resident.end(why)
             return
+        for freed in self._hopes.get(key, ()):
+            if not freed.done():
+                freed.set_result(resident)
+                return
         self._idle.setdefault(key, []).append(resident)
         self._waiting[resident] = key
         if len(self._waiting) > self._settings.parked:

@@ -6,6 +6,7 @@ import platform
 import secrets
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,9 @@ class Sandbox:
         request: dict[str, Any],
         line: list[socket.socket],
         network: socket.socket | None = None,
+        commit: Callable[[], None] = lambda: None,
     ) -> Child:
-        """A child with its request, and with a line by which it may be kept."""
+        """A child with its request, and with a line by which it may be kept. `commit` is called when there is one, before it has the request."""
         packets = packets_of(request | {'limits': _values(limits)} | network_of(network))
         fault: Exception | None = None
         for _ in range(_TRIES):
@@ -151,6 +153,7 @@ class Sandbox:
                 fault = error
                 continue
             try:
+                commit()
                 await _begin(child, limits, packets, line)
                 if network:
                     await give_network(child.channel, network)

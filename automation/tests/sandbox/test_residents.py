@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from millrace_automation.sandbox import Limits, Returned, Reuse, Sandbox, SandboxSettings
+from millrace_automation.sandbox import Limits, Process, Returned, Reuse, Sandbox, SandboxSettings
+from millrace_automation.sandbox.nursery import Child
 from millrace_automation.sandbox.residents import Key, Residents
 
 PATIENCE = 20.0
@@ -27,8 +28,7 @@ class House:
 
     async def run(self, owner: str = 'one', **given: Any) -> int:
         async with asyncio.timeout(PATIENCE):
-            process = await self.residents.launch(Key(owner, COUNTS, 'base', Limits()), json.dumps(given), '')
-            return next(json.loads(event.output_json) for event in [e async for e in process.events()] if isinstance(event, Returned))
+            return await output(await self.residents.launch(Key(owner, COUNTS, 'base', Limits()), json.dumps(given), ''))
 
     async def until(self, is_reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -96,6 +96,90 @@ async def test_one_that_died_while_it_waited_is_replaced(build, size) -> None:
     assert select.select([resident._line], [], [], PATIENCE)[0]  # it is dead; the server, which has no turn here, does not know yet
     assert await house.run(text='x' * size) == 1
     await house.until(lambda: bool(house.ends))
+
+
+class Births:
+    """Makes processes when it is allowed to, and counts those that have a request."""
+
+    def __init__(self, sandbox: Sandbox, commits_at_once: bool = False):
+        self.are_allowed = asyncio.Event()
+        self.count = 0
+        self._sandbox = sandbox
+        self._commits_at_once = commits_at_once
+
+    async def __call__(self, *arguments: Any) -> Child:
+        *arguments, commit = arguments
+        if self._commits_at_once:
+            commit()
+            commit = int
+        await self.are_allowed.wait()
+        child = await self._sandbox._spawn(*arguments, commit)
+        self.count += 1
+        return child
+
+
+async def begun(residents: Residents) -> Process:
+    """A run that has begun and ends when its events are read."""
+    return await residents.launch(Key('one', COUNTS, 'base', Limits()), '{}', '')
+
+
+async def output(process: Process) -> int:
+    return next(json.loads(event.output_json) for event in [e async for e in process.events()] if isinstance(event, Returned))
+
+
+@pytest.mark.parametrize('commits_at_once', [False, True], ids=['no process yet', 'one that is about to have the request'])
+async def test_a_run_without_a_process_takes_one_that_becomes_free(keeping, commits_at_once) -> None:
+    births = Births(keeping, commits_at_once)
+    residents = Residents(Reuse(2), births)
+    async with asyncio.timeout(PATIENCE):
+        births.are_allowed.set()
+        first = await begun(residents)
+        births.are_allowed.clear()
+        second = asyncio.create_task(begun(residents))
+        await asyncio.sleep(0.02)
+        assert await output(first) == 1
+        if commits_at_once:
+            await asyncio.sleep(0.02)
+            assert (second.done(), residents.parked) == (False, 1)
+        else:
+            assert await output(await second) == 2  # nothing was made for it
+        births.are_allowed.set()
+        if commits_at_once:
+            assert await output(await second) == 1
+    assert (births.count, residents.parked) == ((2, 2) if commits_at_once else (1, 1))
+    assert not residents._hopes
+    residents.stop()
+
+
+async def test_a_run_that_is_given_up_while_it_waits_for_a_process_keeps_none(keeping) -> None:
+    births = Births(keeping)
+    residents = Residents(Reuse(2), births)
+    async with asyncio.timeout(PATIENCE):
+        births.are_allowed.set()
+        first = await begun(residents)
+        births.are_allowed.clear()
+        waiting = [asyncio.create_task(begun(residents)) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        waiting[0].cancel()
+        assert await output(first) == 1
+        waiting[1].cancel()  # it was given the process just now
+        assert [type(one) for one in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 2
+        assert (births.count, residents.parked, residents._hopes) == (1, 1, {})
+        assert await output(await begun(residents)) == 2
+    residents.stop()
+
+
+async def test_a_process_that_is_not_needed_any_longer_never_has_the_request(keeping) -> None:
+    source, said = 'def main():\n    return 1\n', []
+
+    def commit() -> None:
+        said.append('there is one')
+        raise asyncio.CancelledError
+
+    request = {'mode': 'run', 'source': source, 'input': '{}', 'traceparent': ''}
+    with pytest.raises(asyncio.CancelledError):
+        await keeping._spawn('base', Limits(), request, [], None, commit)
+    assert said == ['there is one']
 
 
 async def test_those_that_wait_take_no_place_and_end_with_their_parent_and_with_the_sandbox(keeping) -> None:
