@@ -34,7 +34,7 @@ interface Deps {
 
 const OWN = ''; // the source that holds executions, before the areas
 const AT_ONCE = 8;
-const FIELDS = ['kind', 'area', 'consumer', 'automation_id', 'create_time_from', 'create_time_to', 'state'];
+const FIELDS = ['kind', 'area', 'consumer', 'automationId', 'createTimeFrom', 'createTimeTo', 'state'];
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 
 export function openDeadLetters({ pool, reads, create, events }: Deps) {

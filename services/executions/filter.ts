@@ -7,7 +7,7 @@ import { toBytes } from '#platform/id.ts';
 import type { StateName } from './execution.ts';
 import type { Filter } from './store.ts';
 
-const FIELDS = ['states', 'automation_id', 'create_time_from', 'create_time_to', 'labels'];
+const FIELDS = ['states', 'automationId', 'createTimeFrom', 'createTimeTo', 'labels'];
 const NAMES = new Map(Object.entries(Execution_State).map(([name, state]) => [state, name as StateName]));
 const faults = reasonsOf<keyof typeof ErrorReason>('executions');
 

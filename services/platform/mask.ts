@@ -1,7 +1,6 @@
 // Update masks (google.aip.dev/134): which fields an update changes.
 import { fault, noFields } from './errors.ts';
-
-const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+import { camel } from './rest.ts';
 
 interface Type {
   fromPartial(partial: object): object;
@@ -11,18 +10,19 @@ interface Type {
 // (`optional` fields that are set, others that differ from their default). INVALID_ARGUMENT / NO_FIELDS when there is none, FIELD_INVALID for
 // one not allowed.
 export function maskedFields<F extends string>(mask: readonly string[] | undefined, body: object, allowed: readonly F[], type: Type): F[] {
+  const known = allowed.map(camel);
   const named = (mask ?? []).filter((field) => field !== '');
   const wrong = named.find((field) => !allowed.includes(field as F));
   if (wrong !== undefined) {
-    const description = `names ${wrong}, which cannot be changed; those that can are ${allowed.join(', ')}`;
-    throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', `update_mask ${description}`, {
-      violations: [{ field: 'update_mask', description }],
-      metadata: { fields: allowed.join(',') },
+    const description = `names ${camel(wrong)}, which cannot be changed; those that can are ${known.join(', ')}`;
+    throw fault('INVALID_ARGUMENT', 'FIELD_INVALID', `updateMask ${description}`, {
+      violations: [{ field: 'updateMask', description }],
+      metadata: { fields: known.join(',') },
     });
   }
   const empty = type.fromPartial({});
   const fields = named.length > 0 ? [...new Set(named as F[])] : allowed.filter((field) => isPresent(camel(field), body, empty));
-  if (fields.length === 0) throw noFields(allowed);
+  if (fields.length === 0) throw noFields(known);
   return fields;
 }
 

@@ -11,7 +11,8 @@ export function createdAt(method: Method, request: Record<string, unknown>, resp
   return `${parent}/${response.id}`;
 }
 
-const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+// A field's name as JSON has it.
+export const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
 const valueAt = (request: Record<string, unknown>, field: string): unknown =>
   field.split('.').reduce<unknown>((value, part) => (value as Record<string, unknown> | undefined)?.[camel(part)], request);

@@ -10,14 +10,16 @@ import { maskedFields } from './mask.ts';
 import { decodePage, encodePage } from './paging.ts';
 import { withKeepAlive } from './stream.ts';
 
-const reasonOf = (work: () => unknown): string => {
+const refusalOf = (work: () => unknown): Fault => {
   try {
     work();
   } catch (error) {
-    return error instanceof Fault ? error.reason : String(error);
+    if (error instanceof Fault) return error;
+    throw error;
   }
-  return '';
+  throw new Error('it was not refused');
 };
+const reasonOf = (work: () => unknown): string => refusalOf(work).reason;
 
 describe('an id', () => {
   it('comes back from its text, whatever its bytes', () => {
@@ -84,7 +86,16 @@ describe('an update mask', () => {
     expect(reasonOf(() => present({ name: '', labels: {} }))).to.equal('NO_FIELDS');
   });
   it('refuses fields that cannot be changed, and nothing', () => {
-    expect(reasonOf(() => present({}, ['id']))).to.equal('FIELD_INVALID');
+    expect(refusalOf(() => present({}, ['pause_reason']))).to.deep.include({
+      reason: 'FIELD_INVALID',
+      violations: [
+        {
+          field: 'updateMask',
+          description:
+            'names pauseReason, which cannot be changed; those that can are name, labels, input, priority, pauseOnFailure, spec, catchUpWindow',
+        },
+      ],
+    });
     expect(reasonOf(() => present({}))).to.equal('NO_FIELDS');
   });
 });

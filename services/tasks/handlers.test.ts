@@ -141,7 +141,7 @@ describe('TaskService', () => {
       for (const fields of [{}, { state: Task_State.COMPLETED, version: 9, assigneeId: person.user }]) {
         const { code, reason, metadata } = await refused(update(id, fields));
         expect({ code, reason }).to.deep.equal({ code: status.INVALID_ARGUMENT, reason: 'NO_FIELDS' });
-        expect(metadata.fields).to.equal('title,description,priority,due_time,automation_id,input');
+        expect(metadata.fields).to.equal('title,description,priority,dueTime,automationId,input');
       }
       expect(await refused(update(id, {}, ['state']))).to.include({ reason: 'FIELD_INVALID' });
       expect((await refused(update(id, {}, ['title']))).violations[0]?.field).to.equal('task.title');
