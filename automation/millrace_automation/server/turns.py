@@ -56,14 +56,21 @@ class Turns:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, now + _WAIT_SECONDS))
         self._look_later()
-        await turn
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and not turn.exception():  # it was given one just now
+                self._pass_on()
+            raise
 
     def give(self) -> None:
         """It has ended."""
+        self._ends.append(time.monotonic())
+        self._pass_on()
+
+    def _pass_on(self) -> None:
         self.running -= 1
-        now = time.monotonic()
-        self._ends.append(now)
-        self._begin(now)
+        self._begin(time.monotonic())
 
     def _are_short(self, now: float) -> bool:
         return len(self._ends) == self._ends.maxlen and now - self._ends[0] <= _TURNOVER_SECONDS

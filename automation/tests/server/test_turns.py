@@ -50,15 +50,34 @@ async def test_a_job_that_finds_no_slot_in_time_is_given_back_and_takes_none(mon
     assert of.running == 1
 
 
-async def test_whoever_is_cancelled_while_it_waits_takes_no_turn() -> None:
+@pytest.mark.parametrize('is_given', [False, True], ids=['while it waits', 'when it is given one'])
+async def test_whoever_is_cancelled_takes_no_turn(is_given) -> None:
     of = Turns(1)
     await of.take()
     waiting = [asyncio.create_task(of.take()) for _ in range(2)]
     await asyncio.sleep(0.01)
-    waiting[0].cancel()
-    await asyncio.sleep(0.01)
-    of.give()
+    if is_given:
+        of.give()
+        waiting[0].cancel()
+    else:
+        waiting[0].cancel()
+        await asyncio.sleep(0.01)
+        of.give()
     await waiting[1]
+    assert of.running == 1
+    assert waiting[0].cancelled()
+
+
+async def test_whoever_is_cancelled_as_it_is_given_back_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, '_WAIT_SECONDS', 0.0)
+    of = Turns(1)
+    await of.take()
+    waiting = asyncio.create_task(of.take())
+    await asyncio.sleep(0.01)
+    of._look()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert of.running == 1
 
 
