@@ -13,6 +13,7 @@ export type Updatable = (typeof UPDATABLE)[number];
 export function accept(draft: Automation, creatorId: string, id: string, now: Date): Automation {
   return {
     ...named(draft),
+    disabled: draft.disabled ?? false,
     id,
     latestRevision: 0,
     publishedRevision: 0,
@@ -31,7 +32,7 @@ export function update(automation: Automation, draft: Automation, fields: readon
     ...automation,
     ...(has('name') && { name: draft.name }),
     ...(has('description') && { description: draft.description }),
-    ...(has('disabled') && { disabled: draft.disabled }),
+    ...(has('disabled') && { disabled: draft.disabled ?? false }),
     ...(has('labels') && { labels: draft.labels }),
   });
   return changed(automation, next, now);

@@ -96,6 +96,16 @@ describe('AutomationService, alone', function () {
     expect(mine()[0]?.event).to.include({ workspaceId: person.workspace, actorId: person.user });
   });
 
+  it('is disabled and enabled again by an update that says so and has no mask', async () => {
+    const { id, disabled } = await create();
+    expect(disabled).to.equal(false);
+    for (const wanted of [true, false]) {
+      const change = service.updateAutomation({ id, automation: Automation.fromPartial({ disabled: wanted }), updateMask: undefined });
+      expect(await refused(change), 'executions cannot be told').to.include(away);
+      expect(await service.getAutomation({ id })).to.include({ disabled: wanted, version: wanted ? 2 : 3 });
+    }
+  });
+
   it('writes no revision without a server to check it on, and publishes none when there is none', async () => {
     const { id } = await create();
     const revise = (source: string, inputSchema?: object) =>

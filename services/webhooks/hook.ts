@@ -120,7 +120,7 @@ function written(hook: Hook): Hook {
   const auth = authOf(hook.auth ?? HookAuth.fromPartial({}));
   if (auth.signed.includes('{id}') && (deliveryId === '' || deliveryId.startsWith('/')))
     throw invalid('hook.deliveryId', 'must be the name of a header where hook.auth.signed holds {id}');
-  return { ...hook, name, deliveryId, auth };
+  return { ...hook, name, deliveryId, auth, synchronous: hook.synchronous ?? false };
 }
 
 function authOf(auth: HookAuth): HookAuth {

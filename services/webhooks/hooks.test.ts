@@ -364,6 +364,8 @@ describe('hooks', function () {
       expect((await sent).answer).to.include({ state: 'CANCELLED', executionId: run.id });
       await hooks.updateHook({ id: hook.id, hook: Hook.fromPartial({ wait: { seconds: 0, nanos: 1e8 } }), updateMask: undefined });
       expect(await send(world, hook.id, '{"n": 2}')).to.deep.include({ code: 202 });
+      const updated = await hooks.updateHook({ id: hook.id, hook: Hook.fromPartial({ synchronous: false }), updateMask: undefined });
+      expect(updated).to.include({ synchronous: false, version: 3 });
     });
 
     it('say why when executions refuse: in the log, and to a sender that waits', async () => {
