@@ -77,6 +77,11 @@ class Jobs:
         is_full = len(self.held) > self.slots + _ENDED_MOST or self.kept_bytes > self._kept_most
         return max(0, self.slots + self._turns.ahead - len(self.running)) if is_able and not is_full else 0
 
+    def offer(self) -> int:
+        """The same, for somebody who will send so many: they are taken, although slots may no longer change hands so fast by then."""
+        self._turns.offer()
+        return self.free
+
     def start(
         self,
         request: job_pb2.Job,

@@ -122,7 +122,7 @@ class Sessions:
     def _opened(self, stream: Stream, is_control: bool) -> session_pb2.SessionOpened:
         opened = session_pb2.SessionOpened(server_id=self._server_id)
         if is_control:
-            self._granted = opened.credits = self._jobs.free
+            self._granted = opened.credits = self._jobs.offer()
             opened.draining = self._jobs.is_draining
             for job in self._jobs.held.values():
                 opened.held.add(execution_id=job.execution_id, claim_id=job.claim_id, confirmed_lines=job.outbox.confirmed_lines)
@@ -210,7 +210,7 @@ class Sessions:
             self._refuse(control, job.claim_id, refused)
 
     def _grant(self) -> None:
-        if (control := self._streams.get(Open.CONTROL)) and (more := self._jobs.free - self._granted) > 0:
+        if (control := self._streams.get(Open.CONTROL)) and (more := self._jobs.offer() - self._granted) > 0:
             self._granted += more
             control.credit += more
             control.wake.set()

@@ -36,11 +36,12 @@ class Turns:
     @property
     def ahead(self) -> int:
         """How many jobs shall be here beyond the slots."""
-        now = time.monotonic()
-        if not self._are_short(now):
-            return 0
-        self._offered_until = now + _OFFER_SECONDS
-        return _AHEAD * self._slots
+        return _AHEAD * self._slots if self._are_short(time.monotonic()) else 0
+
+    def offer(self) -> None:
+        """Somebody is told how many may come."""
+        if self.ahead:
+            self._offered_until = time.monotonic() + _OFFER_SECONDS
 
     @property
     def most(self) -> int:

@@ -87,9 +87,12 @@ async def test_jobs_are_taken_ahead_only_while_all_slots_change_hands_fast(monke
     await run(of, 11)
     assert (of.ahead, of.most) == (0, 3)
     await run(of, 1)  # four times for each slot
+    assert (of.ahead, of.most) == (6, 3)  # nobody knows
+    of.offer()
     assert (of.ahead, of.most) == (6, 9)
     monkeypatch.setattr(turns, '_TURNOVER_SECONDS', 0.0)
     assert of.ahead == 0
+    of.offer()
     assert of.most == 9  # what was offered may still be on its way
     monkeypatch.setattr(of, '_offered_until', 0.0)
     assert of.most == 3
