@@ -7,6 +7,7 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class Sandbox:
         commit: Callable[[], None] = lambda: None,
     ) -> Child:
         """A child with its request, and with a line by which it may be kept. `commit` is called when there is one, before it has the request."""
-        packets = packets_of(request | {'limits': _values(limits)} | network_of(network))
+        packets = packets_of(request | {'limits': asdict(limits)} | network_of(network))
         fault: Exception | None = None
         for _ in range(_TRIES):
             nursery = await self._nursery(environment)
@@ -295,7 +296,3 @@ async def _begin(child: Child, limits: Limits, packets: list[bytes], line: list[
         child.channel.send(head)  # the first packet finds room
     for packet in rest:
         await loop.sock_sendall(child.channel, packet)
-
-
-def _values(limits: Limits) -> dict[str, int]:
-    return {name: getattr(limits, name) for name in ('memory_mib', 'processes', 'cpu_seconds', 'disk_mib')}

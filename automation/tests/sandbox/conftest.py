@@ -1,6 +1,7 @@
 """A real sandbox for all tests of the folder. MILLRACE_TEST_TIER caps its tier, MILLRACE_TEST_ENVIRONMENTS says where libraries are."""
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -137,3 +138,9 @@ def commands_with(text: str) -> list[str]:
 @pytest.fixture(scope='session')
 def commands() -> Callable[[str], list[str]]:
     return commands_with
+
+
+@pytest.fixture
+def mark() -> str:
+    """What `commands` finds: a number of seconds that nobody else sleeps, although the same tests may run beside these as another user."""
+    return str(10_000_000 + secrets.randbelow(90_000_000))

@@ -103,21 +103,21 @@ async def test_signals_do_what_they_do_elsewhere(run):
     assert (await run('import os\nos._exit(7)')).exit.code == 7
 
 
-async def test_the_end_of_the_parent_ends_its_runs(sandbox, commands):
+async def test_the_end_of_the_parent_ends_its_runs(sandbox, commands, mark):
     other = await Sandbox.start(SandboxSettings(1, Path('/nonexistent'), slots=2, prepared=2))
     try:
-        text = 'import os, subprocess\nif os.fork() == 0: os.setsid()\nprint(1, flush=True)\nsubprocess.run(["sleep", "22360679"])'
+        text = f'import os, subprocess\nif os.fork() == 0: os.setsid()\nprint(1, flush=True)\nsubprocess.run(["sleep", "{mark}"])'
         process = await other.launch(text, '{}', Limits())
         events = process.events()
         await anext(events)
-        while len(commands('22360679')) < 2:
+        while len(commands(mark)) < 2:
             await asyncio.sleep(0.01)
         os.kill(other._nurseries['base'].facts['pid'], signal.SIGKILL)
         last = [event async for event in events][-1]
         assert isinstance(last, Exited)
         assert last.signal == signal.SIGKILL
         async with asyncio.timeout(10):
-            while commands('22360679'):
+            while commands(mark):
                 await asyncio.sleep(0.01)
     finally:
         await other.stop()

@@ -47,8 +47,8 @@ async def test_a_fork_bomb(sandbox, run):
     assert (outcome.out, outcome.output) == (NUMBERS, '"undisturbed"')
 
 
-async def test_a_fork_bomb_that_goes_on_is_killed(sandbox, run, commands):
-    text = "import os, time\nprint('x')\nos.system('f() { f | f & }; f; : sandbox-bomb')\ntime.sleep(600)"
+async def test_a_fork_bomb_that_goes_on_is_killed(sandbox, run, commands, mark):
+    text = f"import os, time\nprint('x')\nos.system('f() {{ f | f & }}; f; : {mark}')\ntime.sleep(600)"
     process = await sandbox.launch(text, '{}', Limits())
     neighbour = asyncio.ensure_future(run(NEIGHBOUR))
     events = process.events()
@@ -57,7 +57,7 @@ async def test_a_fork_bomb_that_goes_on_is_killed(sandbox, run, commands):
     process.kill()
     seen = [event async for event in events]
     assert seen[-1].signal == signal.SIGKILL
-    assert not commands('sandbox-bomb')
+    assert not commands(mark)
 
 
 async def test_a_flood_waits_for_its_reader(sandbox):
@@ -202,30 +202,30 @@ def daemon():
 """
 
 
-async def test_a_daemon_is_gone_when_the_script_is(run, commands):
-    outcome = await run(DAEMON.replace('MARK', '"31415926"') + 'daemon()\ntime.sleep(0.1)')
+async def test_a_daemon_is_gone_when_the_script_is(run, commands, mark):
+    outcome = await run(DAEMON.replace('MARK', repr(mark)) + 'daemon()\ntime.sleep(0.1)')
     assert outcome.output == 'null'
-    assert not commands('31415926')
+    assert not commands(mark)
 
 
-async def test_a_daemon_is_killed_with_the_script(sandbox, commands):
-    text = DAEMON.replace('MARK', '"27182818"') + 'daemon()\nprint("ready")\ntime.sleep(600)'
+async def test_a_daemon_is_killed_with_the_script(sandbox, commands, mark):
+    text = DAEMON.replace('MARK', repr(mark)) + 'daemon()\nprint("ready")\ntime.sleep(600)'
     process = await sandbox.launch(text, '{}', Limits())
     events = process.events()
     await anext(events)
-    while not commands('27182818'):
+    while not commands(mark):
         await asyncio.sleep(0.01)
     process.kill()
     assert [event async for event in events][-1].signal == signal.SIGKILL
-    assert not commands('27182818')
+    assert not commands(mark)
 
 
-async def test_closing_the_events_kills_the_script(sandbox, commands):
-    process = await sandbox.launch('import subprocess\nprint(1)\nsubprocess.run(["sleep", "16180339"])', '{}', Limits())
+async def test_closing_the_events_kills_the_script(sandbox, commands, mark):
+    process = await sandbox.launch(f'import subprocess\nprint(1)\nsubprocess.run(["sleep", "{mark}"])', '{}', Limits())
     events = process.events()
     await anext(events)
     await events.aclose()
-    while commands('16180339'):
+    while commands(mark):
         await asyncio.sleep(0.01)
 
 

@@ -114,27 +114,27 @@ async def test_runs_that_end_before_their_parent_hears_of_them_are_replaced(sand
         await other.stop()
 
 
-async def test_stop_ends_everything(sandbox, commands):
+async def test_stop_ends_everything(sandbox, commands, mark):
     other = await start(sandbox.tier)
-    process = await other.launch('import subprocess\nprint(1)\nsubprocess.run(["sleep", "14142135"])', '{}', Limits())
+    process = await other.launch(f'import subprocess\nprint(1)\nsubprocess.run(["sleep", "{mark}"])', '{}', Limits())
     events = process.events()
     await anext(events)
     pids = [other._nurseries['base'].pid, *_children(other._nurseries['base'].pid)]
     assert len(pids) > 1
     await other.stop()
     assert [event async for event in events][-1].signal == signal.SIGKILL
-    assert not commands('14142135')
+    assert not commands(mark)
     assert not [pid for pid in pids if Path(f'/proc/{pid}').exists()]
     with pytest.raises(SandboxUnavailable):
         await other.launch(HELLO, '{}', Limits())
 
 
-async def test_a_server_that_is_killed_leaves_nothing(sandbox, commands):
+async def test_a_server_that_is_killed_leaves_nothing(sandbox, commands, mark):
     code = (
         'import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom millrace_automation.sandbox import *\n'
         'async def main():\n'
         f'    s = await Sandbox.start(SandboxSettings(1, Path("/nonexistent"), 2, 2, force_tier_at_most={sandbox.tier}))\n'
-        '    p = await s.launch("import os\\nprint(1)\\nos.system(\'sleep 17320508 & sleep 17320508\')", "{}", Limits())\n'
+        f'    p = await s.launch("import os\\nprint(1)\\nos.system(\'sleep {mark} & sleep {mark}\')", "{{}}", Limits())\n'
         '    await anext(p.events())\n'
         '    print(s._nurseries["base"].pid, flush=True)\n'
         '    os.kill(os.getpid(), signal.SIGKILL)\n'
@@ -144,7 +144,7 @@ async def test_a_server_that_is_killed_leaves_nothing(sandbox, commands):
         os.path.realpath(sys.executable), '-c', code, stdout=asyncio.subprocess.PIPE, env={'PYTHONPATH': str(Path(__file__).parents[2])}
     )
     out, _ = await process.communicate()
-    while Path(f'/proc/{int(out)}').exists() or commands('17320508'):
+    while Path(f'/proc/{int(out)}').exists() or commands(mark):
         await asyncio.sleep(0.02)
 
 
