@@ -155,7 +155,6 @@ class Outbox:
         self._flying.clear()
         self._flying_bytes = 0
         self._is_started_sent = self._is_result_sent = False
-        self._is_start_due = True
         self._is_progress_sent = self._progress is None
 
 

@@ -85,6 +85,17 @@ def test_a_confirmation_may_come_before_the_lines_were_sent_again() -> None:
     assert (outbox.confirmed_lines, outbox.kept_bytes) == (5, 0)
 
 
+def test_a_start_that_is_not_due_is_not_told_to_a_new_stream_either() -> None:
+    outbox = new_outbox()
+    outbox.start(job_pb2.Started(), is_due=False)
+    outbox.rewind()
+    assert not outbox.has_news  # how its process came to be is not known yet
+    outbox.tell_start()
+    for _ in range(2):
+        assert outbox.take(1000)[0].HasField('started')
+        outbox.rewind()
+
+
 def test_a_large_result_comes_alone() -> None:
     outbox = new_outbox()
     outbox.add(entry(0), Timestamp())
