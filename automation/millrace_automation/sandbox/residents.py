@@ -63,8 +63,8 @@ class Residents:
         request = {'mode': 'run', 'input': input_json, 'traceparent': traceparent} | (values or {})
         while True:
             resident = self._take(key) or await self._first(key, request, network)
-            if not resident.runs:
-                return resident.first()
+            if isinstance(resident, Process):
+                return resident
             with contextlib.suppress(OSError):  # it ended while it waited
                 packets = packets_of(request | network_of(network))
                 return await resident.next(packets, network, lambda: self.launch(key, input_json, traceparent, network, values))
@@ -77,8 +77,8 @@ class Residents:
         for resident in list(self._waiting):
             resident.end('stop')
 
-    async def _first(self, key: Key, request: dict, network: socket.socket | None) -> Resident:
-        """A new one, which has the request then, or one whose run ends before there is a process for a new one."""
+    async def _first(self, key: Key, request: dict, network: socket.socket | None) -> Resident | Process:
+        """The run in a new one, or one whose run ends before there is a process for a new one."""
         freed: asyncio.Future[Resident] = asyncio.get_running_loop().create_future()
 
         def commit() -> None:
@@ -95,7 +95,7 @@ class Residents:
             if freed.done() and not freed.cancelled():
                 self._park(freed.result(), key)
             elif born.done() and not born.cancelled() and not born.exception():
-                born.result().end('broken')
+                born.result()._close()
             raise
         finally:
             born.cancel()
@@ -104,7 +104,7 @@ class Residents:
             if not hopes:
                 del self._hopes[key]
 
-    async def _bear(self, key: Key, request: dict, network: socket.socket | None, commit: Callable[[], None]) -> Resident:
+    async def _bear(self, key: Key, request: dict, network: socket.socket | None, commit: Callable[[], None]) -> Process:
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -112,7 +112,7 @@ class Residents:
         except BaseException:
             line.close()
             raise
-        return Resident(child, line, lambda resident: self._park(resident, key), self._forget)
+        return Resident(child, line, lambda resident: self._park(resident, key), self._forget).first()  # which may be over already
 
     def _take(self, key: Key) -> Resident | None:
         """The one that has just been used: it is the warmest, and the others may go."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import select
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class Births:
     def __init__(self, sandbox: Sandbox, commits_at_once: bool = False):
         self.are_allowed = asyncio.Event()
         self.count = 0
+        self.stands_still_seconds = 0.0
         self._sandbox = sandbox
         self._commits_at_once = commits_at_once
 
@@ -115,7 +117,12 @@ class Births:
         await self.are_allowed.wait()
         child = await self._sandbox._spawn(*arguments, commit)
         self.count += 1
+        self._stand_still()
         return child
+
+    def _stand_still(self) -> None:
+        """As on a busy machine: meanwhile the run is over."""
+        time.sleep(self.stands_still_seconds)
 
 
 async def begun(residents: Residents) -> Process:
@@ -148,6 +155,17 @@ async def test_a_run_without_a_process_takes_one_that_becomes_free(keeping, comm
             assert await output(await second) == 1
     assert (births.count, residents.parked) == ((2, 2) if commits_at_once else (1, 1))
     assert not residents._hopes
+    residents.stop()
+
+
+async def test_a_first_run_that_is_over_before_anybody_looks_is_noticed(keeping) -> None:
+    births = Births(keeping)
+    births.are_allowed.set()
+    births.stands_still_seconds = 0.3
+    residents = Residents(Reuse(2), births)
+    async with asyncio.timeout(PATIENCE):
+        assert await output(await begun(residents)) == 1
+    assert residents.parked == 1
     residents.stop()
 
 
