@@ -82,7 +82,7 @@ class Residents:
         freed: asyncio.Future[Resident] = asyncio.get_running_loop().create_future()
 
         def commit() -> None:
-            if not freed.cancel():
+            if not freed.cancelled() and not freed.cancel():
                 raise asyncio.CancelledError
 
         born = asyncio.create_task(self._bear(key, request | {'source': key.source}, network, commit))

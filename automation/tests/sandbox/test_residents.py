@@ -112,8 +112,7 @@ class Births:
     async def __call__(self, *arguments: Any) -> Child:
         *arguments, commit = arguments
         if self._commits_at_once:
-            commit()
-            commit = int
+            commit()  # once more when that one ended while it waited
         await self.are_allowed.wait()
         child = await self._sandbox._spawn(*arguments, commit)
         self.count += 1
