@@ -106,9 +106,9 @@ describe('tasks in the database', () => {
 
   describe('listed', () => {
     it('by state, by assignee, and those of nobody', async () => {
-      await insert({ title: 'a', state: Task_State.IN_PROGRESS, assigneeId: user });
-      await insert({ title: 'b', state: Task_State.COMPLETED });
-      await insert({ title: 'c' });
+      await insert({ title: 'a', state: Task_State.IN_PROGRESS, assigneeId: user, createTime: new Date(1000) });
+      await insert({ title: 'b', state: Task_State.COMPLETED, createTime: new Date(2000) });
+      await insert({ title: 'c', createTime: new Date(3000) }); // two that are made within a millisecond stand in any order
       const list = async (filter: Partial<lists.Filter>) =>
         titles(await lists.list(db, workspace, { ...everything, ...filter }, lists.orderOf('create_time'), undefined, 10));
       expect(await list({})).to.deep.equal(['a', 'b', 'c']);
