@@ -1,4 +1,5 @@
-// Ids: a UUIDv7 (RFC 9562), 16 bytes in tables, outside `<prefix>_` and 26 characters of lower-case Crockford base32, which sort by time.
+// Ids: a UUIDv7 (RFC 9562), 16 bytes in tables, outside `<prefix>_` and 26 characters of lower-case Crockford base32, which sort by time,
+// those of one process in the order in which they were made.
 import { randomUUIDv7 } from 'node:crypto';
 import { fault } from './errors.ts';
 
@@ -31,7 +32,19 @@ const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz';
 const VALUES = new Map([...ALPHABET].map((char, value) => [char, value]));
 const LENGTH = 26;
 
-export const newBytes = (): Buffer => Buffer.from(randomUUIDv7().replaceAll('-', ''), 'hex');
+let time = 0;
+let count = 0;
+
+// The 12 bits behind the version count within a millisecond (RFC 9562, 6.2, method 1), the last 62 are random.
+export function newBytes(): Buffer {
+  const now = Date.now();
+  count = now === time ? Math.min(count + 1, 0xfff) : 0;
+  time = now;
+  const bytes = Buffer.from(randomUUIDv7().replaceAll('-', ''), 'hex');
+  bytes.writeUIntBE(time, 0, 6);
+  bytes.writeUInt16BE(0x7000 | count, 6);
+  return bytes;
+}
 
 export const newId = (kind: IdKind): string => fromBytes(kind, newBytes());
 

@@ -43,6 +43,14 @@ describe('an id', () => {
       often('ids that sort by their bytes'),
     );
   });
+  it('sorts behind those that the process made before it, and is a UUIDv7', () => {
+    const ids = Array.from({ length: 10_000 }, () => newId('task'));
+    expect(ids).to.deep.equal(ids.toSorted());
+    expect(new Set(ids).size).to.equal(ids.length);
+    const bytes = Buffer.from(toBytes('task', ids.at(-1) as string));
+    expect(Date.now() - bytes.readUIntBE(0, 6)).to.be.within(0, 60_000);
+    expect([(bytes[6] as number) >> 4, (bytes[8] as number) >> 6], 'version and variant').to.deep.equal([7, 2]);
+  });
   it('of another kind or form is refused', () => {
     const good = newId('task');
     for (const bad of [
