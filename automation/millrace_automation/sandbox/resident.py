@@ -201,11 +201,12 @@ class Resident:
         self.idle_since = time.monotonic()
         self._is_free(self)
 
-    def _hear(self) -> None:
+    def _hear(self) -> bool:
+        """Takes what init said next; False when there is nothing."""
         try:
             packet = self._line.recv(_PACKET_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             packet = b''
         turn = self._turn
@@ -218,8 +219,11 @@ class Resident:
             self._why = self._why or packet[1:].decode()
         else:
             asyncio.get_running_loop().remove_reader(self._line.fileno())  # its end will be told
+        return bool(packet)
 
     def _exited(self, exit: asyncio.Future[Exited]) -> None:
+        while not self._is_closed and self._hear():  # said before its end, which the parent's message may bring first
+            pass
         self._close()
         if exit.cancelled():
             return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import select
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from millrace_automation.sandbox import Limits, Parsed, Process, Raised, Returned, Sandbox
+from millrace_automation.sandbox.resident import Resident
 
 PATIENCE = 20.0
 LIMITS = Limits(cpu_seconds=20)
@@ -263,6 +265,33 @@ async def test_what_cannot_be_undone_ends_the_process(house, step, name) -> None
     second = await step()
     assert json.loads(second.output)[0] == 1
     assert second.out == second.err == b''
+
+
+def hear_of_its_end_first(resident: Resident, kill: bool = False) -> None:
+    """Holds the loop until init has spoken and the parent has told that the process ended: only the end is heard of."""
+    select.select([resident._line], [], [], PATIENCE)
+    child = resident._child
+    if kill:
+        child.kill()
+    while not child.exit.done():
+        select.select([child.nursery._control], [], [], PATIENCE)
+        child.nursery._on_readable()
+
+
+async def test_why_a_process_ends_is_known_also_when_its_end_is_seen_first(house, outcome) -> None:
+    process = await house.start({'do': 'kept.append(os.dup(1))'})
+    hear_of_its_end_first(process._resident)
+    ended = await outcome().read(process)
+    assert json.loads(ended.output)[0] == 1
+    assert await house.ended() == 'descriptors'
+
+
+async def test_a_run_is_over_also_when_the_end_of_its_process_is_seen_first(house, outcome) -> None:
+    process = await house.start()
+    hear_of_its_end_first(process._resident, kill=True)
+    ended = await outcome().read(process)
+    assert json.loads(ended.output) == [1, None]
+    assert (ended.exit.code, ended.exit.signal) == (0, None)
 
 
 # a run may also keep its process from being put in order: that is seen from outside
