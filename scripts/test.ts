@@ -45,7 +45,7 @@ const parts: readonly Part[] = [
     name: 'e2e',
     what: 'mocha: a whole stack, as a user sees it',
     budget: 120,
-    run: (env, seconds) => mocha({ name: 'e2e', include: ['tests/e2e/**/*.test.ts'], runners: 2, env, seconds, timeout: 60_000 }),
+    run: (env, seconds) => mocha({ name: 'e2e', include: ['tests/e2e/**/*.test.ts'], runners: 3, env, seconds, timeout: 60_000 }),
   },
   {
     name: 'chaos',
