@@ -39,7 +39,7 @@ const parts: readonly Part[] = [
     name: 'automation',
     what: 'pytest: the automation server',
     budget: 115,
-    run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, parcels: 4, env, seconds }),
+    run: (env, seconds) => pytest({ name: 'automation', include: ['automation/tests/**/test_*.py'], runners: 3, parcels: 5, env, seconds }),
   },
   {
     name: 'e2e',

@@ -1,10 +1,11 @@
-"""The same tests as an ordinary user, in both tiers: without the right to choose a user or to make control groups."""
+"""The same tests as ordinary users, in both tiers side by side: without the right to choose a user or to make control groups."""
 
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from millrace_automation.sandbox.inside.ground import link
 
 AUTOMATION = Path(__file__).parents[2]
-NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', 'env']  # env: setpriv itself still has root's rights
+USERS = {2: '65534', 1: '65533'}  # the kernel counts processes by user
 TESTS = [
     *('test_script.py', 'test_shut_in.py', 'test_tier.py', 'test_escape.py'),
     'test_reuse.py::test_what_a_run_changes_is_put_back',
@@ -23,20 +24,25 @@ TESTS = [
 ]
 
 
+def user(tier: int = 2) -> list[str]:
+    """Before a command: as an ordinary user. `env`, since setpriv itself still has root's rights."""
+    return ['setpriv', '--reuid', USERS[tier], '--regid', USERS[tier], '--clear-groups', 'env']
+
+
 def usable_python() -> str | None:
     """One of the same version that everybody may run."""
     version = f'python{sys.version_info.major}.{sys.version_info.minor}'
     for path in (os.path.realpath(sys.executable), f'/usr/bin/{version}', f'/usr/local/bin/{version}'):
         if (
             os.path.exists(path)
-            and subprocess.run([*NOBODY, path, '-c', 'import ctypes'], capture_output=True, check=False).returncode == 0
+            and subprocess.run([*user(), path, '-c', 'import ctypes'], capture_output=True, check=False).returncode == 0
         ):
             return path
     return None
 
 
 def may(*test: str) -> bool:
-    return subprocess.run([*NOBODY, 'test', *test], check=False).returncode == 0
+    return subprocess.run([*user(), 'test', *test], check=False).returncode == 0
 
 
 def within_reach(folder: Path, others: Path) -> Path:
@@ -49,33 +55,44 @@ def within_reach(folder: Path, others: Path) -> Path:
     return others / folder.name
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason='is an ordinary user already')
-@pytest.mark.skipif(not shutil.which('setpriv'), reason='util-linux is not installed')
-@pytest.mark.parametrize('tier', [2, 1])
-def test_as_an_ordinary_user(tier, environments, tmp_path):
+@pytest.fixture(scope='module')
+def runs(environments, tmp_path_factory) -> Iterator[dict[int, subprocess.Popen]]:
     python = usable_python()
     if python is None:
         pytest.skip('no Python of this version that everybody may run')
+    folder = tmp_path_factory.mktemp('reach')
     code, packages, libraries = (
-        within_reach(folder, tmp_path) for folder in (AUTOMATION, Path(sysconfig.get_path('purelib')), environments.resolve())
+        within_reach(wanted, folder) for wanted in (AUTOMATION, Path(sysconfig.get_path('purelib')), environments.resolve())
     )
     variables = {
         'PATH': os.environ['PATH'],
         'PYTHONPATH': f'{code}:{packages}',
         'PYTHONDONTWRITEBYTECODE': '1',
-        'MILLRACE_TEST_TIER': str(tier),
         'MILLRACE_TEST_ENVIRONMENTS': str(libraries),
     }
     files = [str(code / 'tests' / 'sandbox' / name) for name in TESTS]
     options = ['-q', '-p', 'no:cacheprovider', '-c', str(code / 'pyproject.toml'), '--rootdir', str(code)]
-    done = subprocess.run(
-        [*NOBODY, python, '-m', 'pytest', *options, *files],
-        env=variables,
-        cwd='/',
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert ' passed' in done.stdout
+    started = {
+        tier: subprocess.Popen(
+            [*user(tier), python, '-m', 'pytest', *options, *files],
+            env=variables | {'MILLRACE_TEST_TIER': str(tier)},
+            cwd='/',
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for tier in USERS
+    }
+    yield started
+    for one in started.values():
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='is an ordinary user already')
+@pytest.mark.skipif(not shutil.which('setpriv'), reason='util-linux is not installed')
+@pytest.mark.parametrize('tier', USERS)
+def test_as_an_ordinary_user(runs, tier):
+    said, _ = runs[tier].communicate(timeout=300)
+    assert runs[tier].returncode == 0, said[-8000:]
+    assert ' passed' in said
