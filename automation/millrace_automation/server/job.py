@@ -2,8 +2,9 @@
 
   launching -> running -> verdict (it returned or raised) -> ended -> its process is gone
                       `-> stopping: SIGTERM, grace, kill -> ended
-A job whose process is kept ends when that stands still, a job without a verdict when its process is gone. The first cause decides: a job that is asked to stop after its verdict ends with its verdict, and a result that comes while it is
-being stopped still counts unless the cause was a timeout.
+A job whose process is kept ends when that stands still, a job without a verdict when its process is gone. The first cause decides: a job
+that is asked to stop after its verdict ends with its verdict, and a result that comes while it is being stopped still counts unless the
+cause was a timeout.
 """
 
 import asyncio
@@ -69,7 +70,6 @@ class Job:
         self._process: Process | None = None
         self._passage: Passage | None = None
         self._started: job_pb2.Started | None = None
-        self._is_isolation_known = self._is_start_due = False
         self._stop: Stop | None = None
         self._is_killed = False
         self._verdict: Returned | Raised | None = None
@@ -153,9 +153,8 @@ class Job:
     def _begin(self, sandbox: Sandbox) -> None:
         self.start_seconds = time.monotonic() - self.accept_time
         isolation = _ISOLATIONS[self._process.is_reused]
-        self._is_isolation_known = not self._process.may_be_kept
         self._started = job_pb2.Started(time=_now(), sandbox_tier=sandbox.tier, limits=sandbox.limits, isolation=isolation)
-        self.outbox.start(self._started, is_due=False)
+        self.outbox.start(self._started, is_due=False, is_known=not self._process.may_be_kept)  # else the script's first word says it
         self._after(START_SECONDS, 'start', self._tell_start)
         if self._is_killed or self._stop:  # asked for while the process was made
             self._process.kill() if self._is_killed else self._terminate()
@@ -165,15 +164,11 @@ class Job:
 
     def _tell_start(self) -> None:
         del self._timers['start']
-        self._is_start_due = True
-        if self._is_isolation_known:  # else the script's first word says it
-            self.outbox.tell_start()
+        self.outbox.tell_start()
 
     def _know_isolation(self, is_kept: bool) -> None:
-        self._is_isolation_known = True
         self._started.isolation = _ISOLATIONS[is_kept]
-        if self._is_start_due:
-            self.outbox.tell_start()
+        self.outbox.know_start()
 
     def _expect_heartbeat(self) -> None:
         if self._heartbeat:

@@ -32,6 +32,7 @@ class Outbox:
         self._flying_bytes = 0
         self._started: job_pb2.Started | None = None
         self._is_started_sent = self._is_result_sent = self._is_start_due = False
+        self._is_start_known = True
         self._progress: job_pb2.ProgressReport | None = None
         self._is_progress_sent = True
         self._is_bounded = True
@@ -41,11 +42,17 @@ class Outbox:
 
     # what the job says
 
-    def start(self, started: job_pb2.Started, is_due: bool = True) -> None:
-        """One that is not due goes with whatever comes next, and shares its commit."""
+    def start(self, started: job_pb2.Started, is_due: bool = True, is_known: bool = True) -> None:
+        """One that is not due goes with whatever comes next, and shares its commit. Until all of it is known, nothing goes but the end."""
         self._started = started
         self._is_start_due = is_due
+        self._is_start_known = is_known
         self._changed(self)
+
+    def know_start(self) -> None:
+        self._is_start_known = True
+        if self.has_news:
+            self._changed(self)
 
     def tell_start(self) -> None:
         self._is_start_due = True
@@ -72,6 +79,7 @@ class Outbox:
 
     def end(self, result: job_pb2.Result) -> None:
         self.result = result
+        self._is_start_known = True
         self.kept_bytes += result.ByteSize()
         self._changed(self)
 
@@ -101,7 +109,7 @@ class Outbox:
     @property
     def has_news(self) -> bool:
         """Whether `take` would give something."""
-        return not self._is_closed and (
+        return (self._is_start_known and not self._is_closed) and (
             (self._started is not None and not self._is_started_sent and self._is_start_due)
             or (bool(self._waiting) and self._flying_bytes < FLYING_BYTES)
             or not self._is_progress_sent

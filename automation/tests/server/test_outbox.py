@@ -3,6 +3,7 @@
 import random
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from millrace.automations.v1 import spec_pb2
 from millrace.runner.v1 import job_pb2
 
 from millrace_automation.server.lines import STDOUT, Entry
@@ -89,11 +90,35 @@ def test_a_start_that_is_not_due_is_not_told_to_a_new_stream_either() -> None:
     outbox = new_outbox()
     outbox.start(job_pb2.Started(), is_due=False)
     outbox.rewind()
-    assert not outbox.has_news  # how its process came to be is not known yet
+    assert not outbox.has_news
     outbox.tell_start()
     for _ in range(2):
         assert outbox.take(1000)[0].HasField('started')
         outbox.rewind()
+
+
+def test_nothing_goes_before_all_of_the_start_is_known() -> None:
+    outbox = new_outbox()
+    started = job_pb2.Started()
+    outbox.start(started, is_due=False, is_known=False)
+    outbox.tell_start()
+    outbox.add(entry(0), Timestamp())  # a line of the network does not wait for the script's first word
+    outbox.rewind()
+    assert not outbox.has_news
+    started.isolation = spec_pb2.AutomationSpec.REUSED
+    outbox.know_start()
+    item, _ = outbox.take(1000)
+    assert item.started.isolation == spec_pb2.AutomationSpec.REUSED
+    assert [line.seq for line in item.lines] == [0]
+
+
+def test_an_end_before_the_first_word_is_told_with_the_start() -> None:
+    outbox = new_outbox()
+    outbox.start(job_pb2.Started(), is_due=False, is_known=False)
+    outbox.end(job_pb2.Result())
+    item, _ = outbox.take(1000)
+    assert item.HasField('started')
+    assert item.HasField('result')
 
 
 def test_a_large_result_comes_alone() -> None:
