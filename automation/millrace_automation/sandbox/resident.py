@@ -79,6 +79,11 @@ class TurnProcess(Process):
         self._is_stopped = True
         self._other.kill() if self._other else super().kill()
 
+    def give_up(self) -> None:
+        """Nobody reads the run: its process is no good to others either."""
+        self._resident.end('broken')
+        self._close()
+
     async def events(self) -> AsyncIterator[Event]:
         try:
             async with contextlib.aclosing(super().events()) as events:
@@ -139,7 +144,7 @@ class Resident:
         """Its parent waits for the last of its children."""
         return self._child.nursery.is_retired
 
-    def first(self) -> Process:
+    def first(self) -> TurnProcess:
         child = self._child
         return self._begin(child.channel, child.output, child.error, None)
 
@@ -161,8 +166,7 @@ class Resident:
             if network:
                 await give_network(ours, network)
         except BaseException:
-            self.end('broken')
-            process._close()
+            process.give_up()
             raise
         return process
 

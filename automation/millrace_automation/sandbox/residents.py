@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .nursery import Child
 from .process import Process, network_of, packets_of
-from .resident import Resident
+from .resident import Resident, TurnProcess
 from .settings import Limits, Reuse
 
 _SWEEP_SECONDS = 1.0
@@ -95,7 +95,7 @@ class Residents:
             if freed.done() and not freed.cancelled():
                 self._park(freed.result(), key)
             elif born.done() and not born.cancelled() and not born.exception():
-                born.result()._close()
+                born.result().give_up()
             raise
         finally:
             born.cancel()
@@ -104,7 +104,7 @@ class Residents:
             if not hopes:
                 del self._hopes[key]
 
-    async def _bear(self, key: Key, request: dict, network: socket.socket | None, commit: Callable[[], None]) -> Process:
+    async def _bear(self, key: Key, request: dict, network: socket.socket | None, commit: Callable[[], None]) -> TurnProcess:
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:

@@ -186,6 +186,25 @@ async def test_a_run_that_is_given_up_while_it_waits_for_a_process_keeps_none(ke
     residents.stop()
 
 
+async def test_a_run_that_is_given_up_just_as_its_process_begins_leaves_none(keeping) -> None:
+    ends: list[str] = []
+    children: list[Child] = []
+
+    async def spawn(*arguments: Any) -> Child:
+        children.append(await keeping._spawn(*arguments))
+        run.cancel()
+        return children[0]
+
+    residents = Residents(Reuse(2), spawn)
+    residents.on_end = ends.append
+    run = asyncio.create_task(begun(residents))
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await children[0].exit
+    assert (ends, residents.parked, residents._hopes) == (['broken'], 0, {})
+
+
 async def test_a_process_that_is_not_needed_any_longer_never_has_the_request(keeping) -> None:
     source, said = 'def main():\n    return 1\n', []
 
