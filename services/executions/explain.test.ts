@@ -1,9 +1,10 @@
 import { expect } from 'chai';
+import { AutomationSpec_Network } from '#gen/millrace/automations/v1/spec.ts';
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { type Execution, Execution_State as State } from '#gen/millrace/executions/v1/execution.ts';
-import { Cause_Reason as Reason } from '#gen/millrace/executions/v1/explanation.ts';
+import { type Cause, Cause_Reason as Reason } from '#gen/millrace/executions/v1/explanation.ts';
 import { fromBytes, newBytes, newId, toBytes } from '#platform/id.ts';
-import { type Person, until, type World } from '../../tests/world.ts';
+import { type Person, startWorld, until, type World } from '../../tests/world.ts';
 import { caught, claim, clientOf, draft, endExecution, publish, startExecutions } from './fixture.test.ts';
 
 const NAMES = new Map<number, string>(Object.entries(Reason).map(([name, value]) => [value, name]));
@@ -157,6 +158,32 @@ describe('an execution explained', () => {
       .where({ execution: key(id) })
       .update({ state: 'CANCELLING' });
     expect(await told()).to.include({ reason: Reason.CANCELLING });
+  });
+
+  it('AUTOMATIONS_UNAVAILABLE: its values and where it may connect to cannot be had, while it has not started', async () => {
+    const specs = [{ secrets: ['token'], network: AutomationSpec_Network.EGRESS }];
+    const away = await startExecutions({ MILLRACE_AUTOMATIONS_URL: '127.0.0.1:1' }); // where nobody answers
+    const there = await startWorld({ targets: ['executions', 'automations'], env: { MILLRACE_RUNNER_URL: '127.0.0.1:1' } });
+    const told = async (where: World, overrides?: Record<string, unknown>) => {
+      const person = where.person();
+      const execution = draft(await publish(where, { workspace: person.workspace, specs }));
+      const { id } = await clientOf(where, person).createExecution({ execution, requestId: '' });
+      if (overrides) await claim(where, id, overrides);
+      return (await where.as(person, ControlServiceService).explainExecution({ id })).causes;
+    };
+    const names = (causes: readonly Cause[]) => causes.map(({ reason }) => NAMES.get(reason));
+    try {
+      const causes = await told(away);
+      expect(names(causes)).to.deep.equal(['AUTOMATIONS_UNAVAILABLE', 'NO_SERVER']);
+      expect(causes[0]?.message).to.match(/its secrets and variables, where it may connect to\.$/);
+      expect(names(await told(away, { started: false }))).to.deep.equal(['AUTOMATIONS_UNAVAILABLE', 'STARTING']);
+      expect(names(await told(away, { started: true }))).to.deep.equal(['RUNNING']);
+      expect(names(await told(there)), 'where automations answers').to.deep.equal(['NO_SERVER']);
+      expect(names(await told(world)), 'where nobody can be asked').to.deep.equal(['NO_SERVER']);
+    } finally {
+      await away.stop();
+      await there.stop();
+    }
   });
 
   it('ENDED: how and why', async () => {

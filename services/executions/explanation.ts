@@ -29,6 +29,7 @@ export interface Facts {
   lane: Lane;
   fleet: Fleet;
   environment?: Environment | undefined; // undefined: one that every server has
+  untold?: readonly string[]; // what it is started with, and cannot be had now
 }
 // The libraries that it needs.
 export interface Environment {
@@ -54,7 +55,7 @@ export function explain(facts: Facts): Explanation {
 }
 
 function causesOf(facts: Facts, state: StateName, place: Place): Cause[] {
-  const missing = environment(facts, state, place);
+  const missing = [...environment(facts, state, place), ...untold(facts, state, place)];
   if (place.kind === 'running') return [...missing, running(state, place)];
   if (place.kind === 'timers') return missing.length > 0 ? missing : [timed(facts, state, place.dueTime)];
   const blocked = [...missing, ...queue(facts.lane), ...fleet(facts.fleet, labelsOf(facts.row.selector) ?? {})];
@@ -118,6 +119,12 @@ function environment({ environment: needed }: Facts, state: StateName, place: Pl
     `The server that was to run it does not have its environment ${name}.`,
     'Wait; if it stays so, have the environment built again.',
   );
+}
+
+function untold({ untold: needed = [] }: Facts, state: StateName, place: Place): Cause[] {
+  if (needed.length === 0 || (place.kind === 'running' && place.started) || !['QUEUED', 'RUNNING'].includes(state)) return [];
+  const message = `What it is started with cannot be had now, since automations does not answer: ${needed.join(', ')}.`;
+  return [cause(Reason.AUTOMATIONS_UNAVAILABLE, message, 'Wait: it starts when automations answers again; see that it runs.')];
 }
 
 function limited({ key, max, used, holders }: Place & { kind: 'waiting' }): Cause {

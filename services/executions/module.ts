@@ -1,4 +1,5 @@
 // Executions: accepts work, tells how it goes, and lets it be watched. What runs it is the dispatcher, a module of its own on the same schema.
+import { EgressGrantServiceService } from '#gen/millrace/automations/v1/egress_grant_service.ts';
 import { EnvironmentBuildServiceService } from '#gen/millrace/automations/v1/environment_build_service.ts';
 import { ControlServiceService } from '#gen/millrace/executions/v1/control_service.ts';
 import { DeadLetterServiceService } from '#gen/millrace/executions/v1/dead_letter_service.ts';
@@ -112,6 +113,7 @@ export const module: Module = {
           maxRunning: defaults.running,
           specs,
           builds: () => client(EnvironmentBuildServiceService, 'automations'),
+          grants: () => client(EgressGrantServiceService, 'automations'),
         }),
         hold: openHold({ db, bus, specs }),
         bulk: openBulk({ pool, create, cancel }),

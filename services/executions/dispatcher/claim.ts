@@ -11,7 +11,7 @@ import { CLAIM_BYTES, type Claimed, type Ready, readyOf, timesOf } from '../engi
 import type { Clock } from '../engine/clock.ts';
 import type { Fresh } from '../engine/fresh.ts';
 import type { Taken } from '../engine/loans.ts';
-import type { LoadSpecs, Spec } from '../engine/specs.ts';
+import { type LoadSpecs, namesValues, type Spec } from '../engine/specs.ts';
 import { hex, isUnlike } from '../engine/sql.ts';
 import { type Labels, matches } from '../selector.ts';
 import * as store from './claim-store.ts';
@@ -20,7 +20,7 @@ import type { Gate } from './gate.ts';
 import { jobOf } from './jobs.ts';
 import * as metrics from './metrics.ts';
 import type { Session } from './session.ts';
-import { namesValues, type openValues } from './values.ts';
+import type { openValues } from './values.ts';
 
 interface Deps {
   pool: Pool;

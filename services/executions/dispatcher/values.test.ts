@@ -11,7 +11,8 @@ import { newBytes } from '#platform/id.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
 import type { Claimed } from '../engine/claims.ts';
-import { failureOf, namesValues, openValues } from './values.ts';
+import { namesValues } from '../engine/specs.ts';
+import { failureOf, openValues } from './values.ts';
 
 describe('the values of jobs', () => {
   const workspace = newBytes();

@@ -35,8 +35,6 @@ const RETRY_MS = 1000;
 const AT_ONCE = 100; // by the contract
 const NAMES_AT_ONCE = 128; // values have up to 16 KiB each, and an answer up to 4 MiB
 
-export const namesValues = ({ secrets, variables }: AutomationSpec): boolean => secrets.length + variables.length > 0;
-
 export function openValues({ automations, log }: Deps): (one: Waiting) => void {
   const waiting: Waiting[] = [];
 

@@ -48,6 +48,9 @@ export function openSpecs(pool: Pool): LoadSpecs {
   };
 }
 
+// Whether it is started with secrets or variables.
+export const namesValues = ({ secrets, variables }: AutomationSpec): boolean => secrets.length + variables.length > 0;
+
 const keyOf = ({ automation, revision }: Revision): string => `${hex(automation)}.${revision}`;
 
 export function specOf(spec: AutomationSpec): Spec {
