@@ -1,6 +1,6 @@
 // MariaDB in a private data folder, for loopback only.
 import { spawn } from 'node:child_process';
-import { accessSync, closeSync, constants, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { type Outer, plainEnvironment } from './environment.ts';
@@ -64,7 +64,8 @@ export const poolMiB = (bytes: number): number => Math.min(1024, Math.max(256, M
 
 export function databasePart({ folder, initFile, log, port, password, given, outer }: Options): Part {
   const command = findMariadbd(given);
-  const env = plainEnvironment(outer);
+  const temporary = `${folder}.tmp`; // its own: a server that starts removes the temporary tables of whoever shares that folder
+  const env = { ...plainEnvironment(outer), TMPDIR: temporary };
   const asRoot = process.getuid?.() === 0 ? ['--user=root'] : [];
   return {
     name: 'database',
@@ -93,6 +94,7 @@ export function databasePart({ folder, initFile, log, port, password, given, out
     address: `127.0.0.1:${port}`,
     async prepare() {
       needRoom(dirname(folder), 'the database');
+      mkdirSync(temporary, { recursive: true, mode: 0o700 });
       await initialise({ folder, command, asRoot, log, env });
       writeFileSync(initFile, accountSql(password), { mode: 0o600 });
     },
@@ -120,8 +122,8 @@ interface Initialising {
   env: Record<string, string>;
 }
 
-// Fills a new data folder. One that was not completed is made again: the mark is written last. The program is given a second try, since it may
-// fail for want of something that a neighbour of the moment holds.
+// Fills a new data folder. One that was not completed is made again: the mark is written last. The program is given a second try: it
+// was seen to fail once in a while.
 async function initialise({ folder, command, asRoot, log, env }: Initialising): Promise<void> {
   const mark = join(folder, 'initialised');
   if (existsSync(mark)) return;
