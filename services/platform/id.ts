@@ -69,7 +69,7 @@ export function toBytes(kind: IdKind, id: string, field = 'id'): Buffer {
   const bytes = parse(kind, id);
   if (bytes) return bytes;
   const expected = `${PREFIXES[kind]}_ and ${LENGTH} characters of lower-case base32`;
-  throw fault('INVALID_ARGUMENT', 'ID_INVALID', `${field} is not the id of a ${kind}: it must be ${expected}`, {
+  throw fault('INVALID_ARGUMENT', 'ID_INVALID', `${field} must be the id of one ${kind}: ${expected}`, {
     violations: [{ field, description: `must be ${expected}` }],
     metadata: { field, expected: `${PREFIXES[kind]}_…` },
   });

@@ -38,7 +38,7 @@ def install(channel: Channel) -> None:
         channel.log(logging.getLevelName(level) if isinstance(level, int) else str(level).upper(), str(text))
 
     def progress(fraction: float, message: str = '') -> None:
-        """Says how far the script is: a fraction from 0 to 1, and a sentence of at most 500 characters."""
+        """Says how far the script is: a fraction from 0 to 1 (what is below counts as 0, what is above as 1), and at most 500 characters."""
         value = float(fraction)
         if math.isnan(value):
             raise ValueError('the fraction is not a number')
