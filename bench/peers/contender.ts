@@ -7,6 +7,7 @@ export interface Contender {
   durability: string; // what an answered submit and a finished task survive
   isolation: string; // what stands between two tasks
   burst: number; // no-ops in the burst: enough for a few seconds
+  paced?: number; // no-ops one at a time, where each takes seconds; else as many as of the others
   install(): Promise<void>; // throws why it cannot be had here
   open(): Promise<Driver>; // servers and workers with empty data, and a client
 }
@@ -57,13 +58,14 @@ const LONG = 33;
 export const FULL: Amounts = { burst: (full) => full, paced: 200, short: 40, long: 10, lines: 100 };
 export const QUICK: Amounts = { burst: (full) => Math.max(10, Math.round(full / 40)), paced: 10, short: 5, long: 1, lines: 20 };
 
-export async function measure(driver: Driver, amounts: Amounts, full: number): Promise<Measured> {
-  const count = amounts.burst(full);
-  for (let n = 0; n < Math.min(WARM, amounts.paced); n += 1) await driver.once();
+export async function measure(driver: Driver, amounts: Amounts, { burst, paced: most = amounts.paced }: Contender): Promise<Measured> {
+  const count = amounts.burst(burst);
+  const paced = Math.min(amounts.paced, most);
+  for (let n = 0; n < Math.min(WARM, paced); n += 1) await driver.once();
   await driver.burst(Math.ceil(count / 10)); // a process that has just started is not what is measured
   const { accepted, completed, lost = 0 } = await driver.burst(count);
   const results: number[] = [];
-  for (let n = 0; n < amounts.paced; n += 1) {
+  for (let n = 0; n < paced; n += 1) {
     const begin = performance.now();
     results.push(await driver.once());
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, EVERY_MS - (performance.now() - begin))));

@@ -49,8 +49,10 @@ async function once(folder: string, wanted: string, make: () => Promise<void>): 
   return at;
 }
 
+export type Venv = 'queues' | 'prefect' | 'airflow';
+
 // A virtual environment with the pinned requirements; answers its folder of programs.
-export async function python(name: 'queues' | 'prefect'): Promise<string> {
+export async function python(name: Venv): Promise<string> {
   const file = join(import.meta.dirname, `requirements-${name}.txt`);
   const at = await once(`python-${name}`, readFileSync(file, 'utf8'), async () => {
     const target = join(HOME, `python-${name}`);

@@ -29,7 +29,7 @@ for (const row of rows) {
 async function once(row: Row): Promise<void> {
   const driver = await row.contender.open();
   try {
-    row.rounds.push(await measure(driver, quick ? QUICK : FULL, row.contender.burst));
+    row.rounds.push(await measure(driver, quick ? QUICK : FULL, row.contender));
   } finally {
     await driver.close();
   }

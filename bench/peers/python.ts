@@ -1,12 +1,15 @@
 // The peers whose clients and workers are Python.
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { Contender, Driver } from './contender.ts';
 import * as install from './install.ts';
 import { empty, type Server, somePort, start, startClient, startRedis, stopAll } from './servers.ts';
 
 interface Peer extends Omit<Contender, 'install' | 'open'> {
   module: string; // of the client, beside this file
-  venv: 'queues' | 'prefect';
+  venv: install.Venv;
   hasLines?: boolean;
   server(): Promise<Place>;
   serverInstall(): Promise<unknown>;
@@ -124,16 +127,64 @@ const prefect: Peer = {
   worker: (bin) => [join(bin, 'python'), join(import.meta.dirname, 'prefect_peer.py')],
 };
 
-export const pythonPeers: readonly Contender[] = [celery(true), celery(false), rq, dramatiq, temporal(false), temporal(true), prefect].map(
-  (peer) => ({
-    ...peer,
-    async install() {
-      await peer.serverInstall();
-      await install.python(peer.venv);
-    },
-    open: () => open(peer),
-  }),
-);
+// Its scheduler runs the tasks, in processes that it forks; parts as `airflow standalone` has them, but for the triggerer, which nothing here needs.
+const airflow: Peer = {
+  name: 'Airflow',
+  durability: 'on disk (SQLite, WAL) before the answer; failed when its worker dies, unless retries are set',
+  isolation: 'a forked process for each task, without a sandbox; 2 workers',
+  burst: 20,
+  paced: 20,
+  module: 'airflow_peer',
+  venv: 'airflow',
+  hasLines: true,
+  serverInstall: async () => undefined,
+  async server() {
+    const command = join(await install.python('airflow'), 'airflow');
+    const port = await somePort();
+    const url = `http://127.0.0.1:${port}`;
+    const env = {
+      AIRFLOW_HOME: empty('airflow'),
+      AIRFLOW__CORE__DAGS_FOLDER: join(import.meta.dirname, 'airflow_dags'),
+      AIRFLOW__CORE__EXECUTOR: 'LocalExecutor',
+      AIRFLOW__CORE__PARALLELISM: '2',
+      AIRFLOW__CORE__LOAD_EXAMPLES: 'False',
+      AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS: 'True',
+      AIRFLOW__CORE__EXECUTION_API_SERVER_URL: `${url}/execution/`,
+      AIRFLOW__API__HOST: '127.0.0.1',
+      AIRFLOW__API__PORT: String(port),
+      AIRFLOW__API__WORKERS: '1',
+      AIRFLOW__API__BASE_URL: url,
+      AIRFLOW__API_AUTH__JWT_SECRET: randomBytes(64).toString('hex'),
+      AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT: String(await somePort()),
+      AIRFLOW__USAGE_DATA_COLLECTION__ENABLED: 'False',
+      PYTHONPATH: import.meta.dirname,
+      PYTHONDONTWRITEBYTECODE: '1',
+    };
+    await promisify(execFile)(command, ['db', 'migrate'], { env: { ...process.env, ...env } });
+    const api = await start({ name: 'airflow-api', command, args: ['api-server'], env, port });
+    const reader = await start({ name: 'airflow-dags', command, args: ['dag-processor'], env });
+    return { server: { port, stop: () => stopAll([api, reader]) }, env };
+  },
+  worker: (bin) => [join(bin, 'airflow'), 'scheduler'],
+};
+
+export const pythonPeers: readonly Contender[] = [
+  celery(true),
+  celery(false),
+  rq,
+  dramatiq,
+  temporal(false),
+  temporal(true),
+  prefect,
+  airflow,
+].map((peer) => ({
+  ...peer,
+  async install() {
+    await peer.serverInstall();
+    await install.python(peer.venv);
+  },
+  open: () => open(peer),
+}));
 
 async function open(peer: Peer): Promise<Driver> {
   const bin = await install.python(peer.venv);
