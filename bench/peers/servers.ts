@@ -21,7 +21,6 @@ interface Starting extends Program {
 
 const GUARD = join(REPOSITORY, '.venv/bin/python');
 const LOGS = join(HOME, 'logs');
-const START_SECONDS = 90;
 const PROBE_MS = 1000;
 
 const plain = (env: Record<string, string>): Record<string, string> => ({ ...(process.env as Record<string, string>), ...env });
@@ -29,7 +28,7 @@ const plain = (env: Record<string, string>): Record<string, string> => ({ ...(pr
 export async function start({ name, command, args, env, port }: Starting): Promise<Server> {
   mkdirSync(LOGS, { recursive: true });
   const part = {
-    ...{ name, what: name, command, args, env: plain(env), startSeconds: START_SECONDS, stopSeconds: 10 },
+    ...{ name, what: name, command, args, env: plain(env), stopSeconds: 10 },
     ready: () => (port === undefined ? Promise.resolve({}) : listens(port).then(() => ({}))),
   };
   rmSync(join(LOGS, `${name}.log`), { force: true }); // of the last run

@@ -52,7 +52,6 @@ export function brokerPart(options: Options): Part {
     },
     ready: async () => ({ version: `NATS ${await brokerReady(brokerUrl(port, password))}` }),
     broken: () => brokerBroken(adminPort),
-    startSeconds: 30,
     stopSeconds: 15,
   };
 }

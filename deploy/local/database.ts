@@ -99,7 +99,6 @@ export function databasePart({ folder, initFile, log, port, password, given, out
       writeFileSync(initFile, accountSql(password), { mode: 0o600 });
     },
     ready: async () => ({ version: `MariaDB ${(await databaseReady(databaseUrl(port, password))).split('-')[0]}` }),
-    startSeconds: 120, // after a crash it recovers first
     stopSeconds: 60,
   };
 }

@@ -105,7 +105,6 @@ export function servicePart(w: Wiring, name: string): Part {
       await httpReady(`http://${adminOf(w, name)}/readyz`);
       return { version: `Node ${process.version}` };
     },
-    startSeconds: 60,
     stopSeconds: 20,
   };
 }
@@ -148,7 +147,6 @@ export function automationPart(w: Wiring, name: string): Part {
         note: checks.sandbox === 'ok' ? tier : `NOT USABLE, executions will wait: ${checks.sandbox}`,
       };
     },
-    startSeconds: 60,
     stopSeconds: 45,
   };
 }
@@ -165,7 +163,6 @@ export function builderPart(w: Wiring): Part {
       await httpReady(`http://${adminOf(w, BUILDER)}/livez`);
       return {};
     },
-    startSeconds: 60,
     stopSeconds: 10,
   };
 }
@@ -194,7 +191,6 @@ export function edgePart(w: Wiring, log: string): Part {
       await httpReady(`http://${reachable(w.edgeAddress)}/health`);
       return { version: `Envoy ${await version()}` };
     },
-    startSeconds: 30,
     stopSeconds: 10,
   };
 }

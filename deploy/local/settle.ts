@@ -2,16 +2,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AREAS, type Wiring } from './environment.ts';
 import { StartFault } from './faults.ts';
+import { START_SECONDS } from './part.ts';
 import { automationReadiness, edgeHealth } from './programs.ts';
 
-const PATIENCE_MS = 30_000;
 const EVERY_MS = 50;
 
 export async function settle(w: Wiring, names: readonly string[], say: (line: string) => void, signal?: AbortSignal): Promise<void> {
   const runs = (module: string) =>
     Object.entries(w.processes).some(([name, modules]) => names.includes(name) && (modules.includes(module) || modules.includes('all')));
   const isWhole = names.includes('edge') && ['health', 'dispatcher', ...AREAS].every(runs);
-  const end = Date.now() + PATIENCE_MS;
+  const end = Date.now() + START_SECONDS * 1000;
   const look = async (): Promise<string> => {
     const servers = await Promise.all(
       w.automations.filter((name) => names.includes(name)).map(async (name) => ({ name, ...(await automationReadiness(w, name)) })),

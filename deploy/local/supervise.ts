@@ -12,7 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { StartFault, wayOut } from './faults.ts';
 import { REPOSITORY } from './layout.ts';
 import { lastLines, sizeOf } from './log-file.ts';
-import type { Part, Ready, State } from './part.ts';
+import { type Part, type Ready, START_SECONDS, type State } from './part.ts';
 
 export interface Supervised {
   part: Part;
@@ -105,14 +105,15 @@ export function supervise(part: Part, { guard, log, say, lookMs = LOOK_MS }: Opt
   // Resolves when the part is ready; throws when it ends or takes too long.
   async function becomeReady(): Promise<Ready> {
     const started = Date.now();
+    const { startSeconds = START_SECONDS } = part;
     let end: string | undefined;
     ended.then((how) => {
       end = how;
     });
     for (let lastSaid = started, waiting = ''; ; ) {
       if (end !== undefined) throw fault(`${part.what} ended before it was ready (${end})`);
-      if (Date.now() - started > part.startSeconds * 1000) {
-        throw fault(`${part.what} was not ready within ${part.startSeconds} s${waiting && `: ${waiting}`}`);
+      if (Date.now() - started > startSeconds * 1000) {
+        throw fault(`${part.what} was not ready within ${startSeconds} s${waiting && `: ${waiting}`}`);
       }
       const answer = await probe().catch((error: Error) => error);
       if (!(answer instanceof Error) && end === undefined) return answer;

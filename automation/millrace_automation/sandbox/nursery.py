@@ -20,7 +20,7 @@ from .inside.plan import Plan
 from .settings import Limits, SandboxUnavailable
 
 _PROGRAM = Path(__file__).parent / 'inside' / 'start.py'
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 8.0
 _RIGHTS = struct.Struct('3i')  # the descriptors of a child
 _RIGHTS_BYTES = socket.CMSG_SPACE(_RIGHTS.size)

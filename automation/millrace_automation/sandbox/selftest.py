@@ -18,7 +18,7 @@ from .settings import Limits
 Launch = Callable[[str, str, Limits, str, str, str], Awaitable[Process]]
 
 _PROBES = Path(__file__).parent / 'probes'
-_SECONDS = 30.0
+_SECONDS = 60.0
 _MIB = 1 << 20
 
 
