@@ -12,7 +12,7 @@ import pytest
 
 from millrace_automation.sandbox import Event, Exited, Limits, Returned, Sandbox, SandboxSettings, SandboxUnavailable
 from millrace_automation.sandbox import sandbox as module
-from millrace_automation.sandbox.inside import ground
+from millrace_automation.sandbox.inside import ground, landlock
 from millrace_automation.sandbox.inside.cgroup import own_groups
 from millrace_automation.sandbox.inside.plan import Plan
 from millrace_automation.sandbox.users import user_ranges
@@ -47,6 +47,18 @@ async def test_without_landlock_and_namespaces_nothing_runs():
         assert (sandbox.tier, sandbox.limits) == (0, [])
         assert any(not refused for _, refused in sandbox.probes)
         assert sandbox.faults
+        with pytest.raises(SandboxUnavailable, match='tier 0'):
+            await sandbox.launch(HELLO, '{}', Limits())
+    finally:
+        await sandbox.stop()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root gives each run a user of its own')
+@pytest.mark.skipif(landlock.version() >= landlock.SCOPES_SINCE, reason='the kernel keeps signals in')
+async def test_where_signals_reach_the_server_an_ordinary_user_has_no_tier_1():
+    sandbox = await start(1)
+    try:
+        assert (sandbox.tier, sandbox.faults) == (0, ['tier 1: not refused: signal the server'])
         with pytest.raises(SandboxUnavailable, match='tier 0'):
             await sandbox.launch(HELLO, '{}', Limits())
     finally:

@@ -15,6 +15,7 @@ _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _TCP, _SCOPES = 3, 3  # bind and connect; abstract sockets and signals
+TCP_SINCE, SCOPES_SINCE = 4, 6  # ABIs: Linux 6.7 and 6.12
 
 RUN = _EXECUTE | _READ_FILE | _READ_DIR
 READ = _READ_FILE | _READ_DIR
@@ -41,7 +42,7 @@ def _known_rights(abi: int) -> int:
 
 def _create(abi: int, files: int, tcp: int, scopes: int) -> int:
     attributes = struct.pack('=QQQ', files, tcp, scopes)
-    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
+    size = 24 if abi >= SCOPES_SINCE else 16 if abi >= TCP_SINCE else 8
     return syscall('landlock ruleset', _CREATE, attributes, size, 0)
 
 
@@ -70,7 +71,8 @@ class Rules:
 
     def ruleset(self, has_network: bool = False) -> int:
         """A new one, without the process being in it yet."""
-        made = _create(self._abi, self._known, _TCP if self._abi >= 4 and not has_network else 0, _SCOPES if self._abi >= 6 else 0)
+        tcp = _TCP if self._abi >= TCP_SINCE and not has_network else 0
+        made = _create(self._abi, self._known, tcp, _SCOPES if self._abi >= SCOPES_SINCE else 0)
         for rule in self._rules.values():
             syscall('landlock rule', _ADD, made, 1, rule)
         return made
@@ -85,9 +87,9 @@ class Rules:
 
 
 def scope_signals() -> bool:
-    """From now on signals reach only this process and its descendants. False where the kernel cannot (before ABI 6)."""
+    """From now on signals reach only this process and its descendants. False where the kernel cannot."""
     abi = version()
-    if abi < 6:
+    if abi < SCOPES_SINCE:
         return False
     enter(_create(abi, 0, 0, _SCOPES))
     return True
