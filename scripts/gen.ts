@@ -1,13 +1,14 @@
 // Makes everything under build/ that comes from the contracts: descriptor image, TypeScript and Python stubs.
-// Skips the work when no input is newer than the last run.
+// Skips the work when no input is newer than the last run and what it made is there.
 import { execFileSync } from 'node:child_process';
-import { globSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, globSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { assemble } from './proto-deps.ts';
 
 const STAMP = 'build/.generated';
 const IMAGE = 'build/image.binpb';
+const OUTPUTS = [IMAGE, 'build/gen', 'build/py'];
 const inputs = [
-  ...globSync('proto/**/*.proto'),
+  ...globSync('proto/**'), // folders, too: they change when a file is gone
   'buf.yaml',
   'buf.gen.yaml',
   'scripts/gen.ts',
@@ -41,7 +42,8 @@ function generate(): void {
   writeFileSync(STAMP, '');
 }
 
-if (process.argv.includes('--force') || inputs.some((path) => changed(path) > changed(STAMP))) {
+const isMade = OUTPUTS.every((path) => existsSync(path));
+if (process.argv.includes('--force') || !isMade || inputs.some((path) => changed(path) > changed(STAMP))) {
   const start = performance.now();
   generate();
   utimesSync(STAMP, new Date(), new Date());
