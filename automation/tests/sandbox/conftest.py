@@ -4,7 +4,8 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,14 @@ class Outcome:
         async for event in process.events():
             self.events.append(event)
         return self
+
+
+@pytest.fixture(scope='module')
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter. Not one of pytest's: what all of them lie in is closed whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.fixture(scope='session')

@@ -51,20 +51,17 @@ def within_reach(folder: Path, others: Path) -> Path:
     """The folder, or the same somewhere else when it lies where nobody but root is let in, such as below root's home."""
     if may('-r', str(folder)):
         return folder
-    for above in (others, *others.parents[:2]):  # pytest's own are closed, too
-        above.chmod(0o755)
     shutil.copytree(folder, others / folder.name, symlinks=True, copy_function=link, ignore=shutil.ignore_patterns('__pycache__'))
     return others / folder.name
 
 
 @pytest.fixture(scope='module')
-def runs(environments, tmp_path_factory) -> Iterator[dict[int, subprocess.Popen]]:
+def runs(environments, open_folder) -> Iterator[dict[int, subprocess.Popen]]:
     python = usable_python()
     if python is None:
         pytest.skip('no Python of this version that everybody may run')
-    folder = tmp_path_factory.mktemp('reach')
     code, packages, libraries = (
-        within_reach(wanted, folder) for wanted in (AUTOMATION, Path(sysconfig.get_path('purelib')), environments.resolve())
+        within_reach(wanted, open_folder) for wanted in (AUTOMATION, Path(sysconfig.get_path('purelib')), environments.resolve())
     )
     variables = {
         'PATH': os.environ['PATH'],

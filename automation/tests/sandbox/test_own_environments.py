@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,10 @@ def build(folder: Path, version: int) -> None:
 
 
 @pytest.fixture
-async def own(environments, tmp_path):
-    folder = tmp_path / 'environments'
-    folder.mkdir()
+async def own(environments, open_folder):
+    folder = Path(tempfile.mkdtemp(dir=open_folder))
+    folder.chmod(0o755)  # scripts run as users of their own
     (folder / 'base').symlink_to((environments / 'base').resolve())
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)  # scripts run as users of their own
     tier = int(os.environ.get('MILLRACE_TEST_TIER', '2'))
     sandbox = await Sandbox.start(SandboxSettings(1, folder, slots=2, prepared=1, force_tier_at_most=tier))
     yield sandbox, folder

@@ -204,11 +204,9 @@ async def test_the_environment_is_described(sandbox):
 
 
 @pytest.fixture
-def closed(tmp_path):
+def closed(open_folder):
     """A folder that nobody but root may enter, with libraries."""
-    for folder in tmp_path, *tmp_path.parents[:2]:
-        folder.chmod(0o755)  # pytest's own are closed, too
-    folder = tmp_path / 'closed'
+    folder = open_folder / 'closed'
     (folder / 'base' / 'package').mkdir(parents=True)
     (folder / 'base' / 'package' / '__init__.py').write_text('name = "there"')
     (folder / 'base' / 'other').symlink_to('package')
@@ -222,12 +220,12 @@ def plan_of(libraries: Path, work: Path) -> Plan:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='only root gives runs users of their own')
-def test_in_tier_1_libraries_are_given_to_users_who_cannot_reach_them(closed, tmp_path):
-    given = ground.within_reach(plan_of(closed / 'base', tmp_path / 'work')).libraries
-    assert given == str(tmp_path / 'work' / 'libraries')
+def test_in_tier_1_libraries_are_given_to_users_who_cannot_reach_them(closed, open_folder):
+    given = ground.within_reach(plan_of(closed / 'base', open_folder / 'work')).libraries
+    assert given == str(open_folder / 'work' / 'libraries')
     read = subprocess.run(
         ['/bin/cat', f'{given}/other/__init__.py'], user=54321, group=54321, extra_groups=[], capture_output=True, text=True, check=False
     )
     assert (read.stdout, read.stderr) == ('name = "there"', '')
     closed.chmod(0o755)
-    assert ground.within_reach(plan_of(closed / 'base', tmp_path / 'more')).libraries == f'{closed}/base'
+    assert ground.within_reach(plan_of(closed / 'base', open_folder / 'more')).libraries == f'{closed}/base'
