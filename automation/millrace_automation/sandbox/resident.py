@@ -1,6 +1,6 @@
 """A process that runs one run after the other, as the server sees it.
 
-  running -> (it returned, and init finds nothing left) idle -> running ...
+  running -> (it returned, and init finds nothing left) idle -> armed: it holds the ends of its next run -> running ...
          `-> anything else: it is being ended
 Init parks it, over the line (inside/residence); what the script itself says decides about its own run only.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .events import Event, Exited, Parsed
-from .inside.residence import ENDED, PARKED, RUN, TERMINATE
+from .inside.residence import ARM, ENDED, PARKED, RUN, TERMINATE
 from .nursery import Child
 from .process import Process, give_network
 
@@ -21,14 +21,38 @@ _HEAD_START_SECONDS = 0.003  # in which a run may end before its streams are loo
 _PACKET_BYTES = 256
 
 
+class Ends:
+    """Ours of a run."""
+
+    def __init__(self, line: socket.socket, packet: bytes):
+        """Sends the others to init with the packet. Raises OSError when it is gone."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        (self.output, output_end), (self.error, error_end) = os.pipe(), os.pipe()
+        self.channel.setblocking(False)
+        try:
+            socket.send_fds(line, [packet], [output_end, error_end, theirs.fileno()])
+        except BaseException:
+            self.close()
+            raise
+        finally:  # before the request is sent: nobody waits for a process that has ended
+            theirs.close()
+            os.close(output_end)
+            os.close(error_end)
+
+    def close(self) -> None:
+        self.channel.close()
+        os.close(self.output)
+        os.close(self.error)
+
+
 class Turn:
     """One run, with what Process asks of a child."""
 
-    def __init__(self, resident: 'Resident', channel: socket.socket, output: int, error: int):
+    def __init__(self, resident: 'Resident', ends: Ends | Child):
         self._resident = resident
-        self.channel = channel
-        self.output = output
-        self.error = error
+        self.channel = ends.channel
+        self.output = ends.output
+        self.error = ends.error
         self.exit: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
         self.waiter: asyncio.Future[None] | None = None
         """Somebody who waits for the end, and is woken without a detour."""
@@ -132,6 +156,7 @@ class Resident:
         self._is_free = is_free
         self._has_ended = has_ended
         self._turn: Turn | None = None
+        self._ends: Ends | None = None
         self._spent = 0.0
         self._why = ''
         self._is_closed = False
@@ -145,35 +170,41 @@ class Resident:
         return self._child.nursery.is_retired
 
     def first(self) -> TurnProcess:
-        child = self._child
-        return self._begin(child.channel, child.output, child.error, None)
+        return self._begin(self._child, None)
 
     async def next(self, packets: list[bytes], network: socket.socket | None, again: Callable[[], Awaitable[Process]]) -> Process:
         """`again` finds another process for the run, should this one have ended meanwhile. Raises OSError where that is known already."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        (output, output_end), (error, error_end) = os.pipe(), os.pipe()
-        process = self._begin(ours, output, error, again)
-        ours.setblocking(False)
+        ends, self._ends = self._ends, None
         try:
-            try:
-                socket.send_fds(self._line, [RUN], [output_end, error_end, theirs.fileno()])
-            finally:  # before the request is sent: nobody waits for a process that has ended
-                theirs.close()
-                os.close(output_end)
-                os.close(error_end)
+            if ends:
+                self._line.send(RUN)
+            else:
+                ends = Ends(self._line, RUN)
+        except OSError:
+            if ends:
+                ends.close()
+            self.end('broken')
+            raise
+        process = self._begin(ends, again)
+        try:
             for packet in packets:
-                await asyncio.get_running_loop().sock_sendall(ours, packet)
+                await asyncio.get_running_loop().sock_sendall(ends.channel, packet)
             if network:
-                await give_network(ours, network)
+                await give_network(ends.channel, network)
         except BaseException:
             process.give_up()
             raise
         return process
 
-    def _begin(self, channel: socket.socket, output: int, error: int, again: Callable[[], Awaitable[Process]] | None) -> TurnProcess:
+    def arm(self) -> None:
+        """While it is idle: makes the ends of its next run, so that it need not wait for them."""
+        with contextlib.suppress(OSError):  # it is gone, which will be told
+            self._ends = self._ends or Ends(self._line, ARM)
+
+    def _begin(self, ends: Ends | Child, again: Callable[[], Awaitable[Process]] | None) -> TurnProcess:
         self.runs += 1
         self.is_parked = False
-        self._turn = Turn(self, channel, output, error)
+        self._turn = Turn(self, ends)
         return TurnProcess(self._turn, self, again)
 
     def terminate(self) -> None:
@@ -239,6 +270,8 @@ class Resident:
     def _close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            if self._ends:
+                self._ends.close()
             asyncio.get_running_loop().remove_reader(self._line.fileno())
             self._line.close()
             self._has_ended(self, self._why or 'ended')

@@ -16,6 +16,7 @@ from .resident import Resident, TurnProcess
 from .settings import Limits, Reuse
 
 _SWEEP_SECONDS = 1.0
+_ARM_SECONDS = 0.002  # by then a result is on its way, and a burst has given its processes their next runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Residents:
         self._waiting: dict[Resident, Key] = {}
         """Those that are idle, the longest idle first."""
         self._sweeper: asyncio.TimerHandle | None = None
+        self._armer: asyncio.TimerHandle | None = None
 
     @property
     def is_on(self) -> bool:
@@ -70,9 +72,10 @@ class Residents:
                 return await resident.next(packets, network, lambda: self.launch(key, input_json, traceparent, network, values))
 
     def stop(self) -> None:
-        if self._sweeper:
-            self._sweeper.cancel()
-            self._sweeper = None
+        for timer in (self._sweeper, self._armer):
+            if timer:
+                timer.cancel()
+        self._sweeper = self._armer = None
         self._settings = Reuse(0)
         for resident in list(self._waiting):
             resident.end('stop')
@@ -136,6 +139,13 @@ class Residents:
             next(iter(self._waiting)).end('room')
         if not self._sweeper and self._waiting:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+        if not self._armer:
+            self._armer = asyncio.get_running_loop().call_later(_ARM_SECONDS, self._arm)
+
+    def _arm(self) -> None:
+        self._armer = None
+        for resident in self._waiting:
+            resident.arm()
 
     def _is_due(self, resident: Resident, now: float) -> str | None:
         settings = self._settings

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import pytest
 
 from millrace_automation.sandbox import Limits, Process, Returned, Reuse, Sandbox, SandboxSettings
 from millrace_automation.sandbox.nursery import Child
+from millrace_automation.sandbox.resident import Resident
 from millrace_automation.sandbox.residents import Key, Residents
 
 PATIENCE = 20.0
@@ -88,15 +90,46 @@ async def test_none_waits_while_memory_is_short(build) -> None:
     assert house.ends == ['memory', 'memory']
 
 
+async def armed(house: House) -> Resident:
+    """The one that waits, once it has the ends of its next run."""
+    resident = next(iter(house.residents._waiting))
+    await house.until(lambda: resident._ends is not None)
+    return resident
+
+
+@pytest.mark.parametrize('is_armed', [False, True])
 @pytest.mark.parametrize('size', [0, 900_000])
-async def test_one_that_died_while_it_waited_is_replaced(build, size) -> None:
+async def test_one_that_died_while_it_waited_is_replaced(build, size, is_armed) -> None:
     house = build(parked=2)
     await house.run()
-    resident = next(iter(house.residents._waiting))
+    resident = await armed(house) if is_armed else next(iter(house.residents._waiting))
     resident._child.kill()
     assert select.select([resident._line], [], [], PATIENCE)[0]  # it is dead; the server, which has no turn here, does not know yet
     assert await house.run(text='x' * size) == 1
     await house.until(lambda: bool(house.ends))
+
+
+async def test_the_ends_of_the_next_run_are_there_before_it(build) -> None:
+    house = build(parked=2)
+    await house.run()
+    resident = await armed(house)
+    ends = resident._ends
+    process = await house.residents.launch(Key('one', COUNTS, 'base', Limits()), '{}', '')
+    assert (process._channel, process._pipes[0].descriptor) == (ends.channel, ends.output)
+    assert await output(process) == 2
+    assert (await armed(house))._ends is not ends
+
+
+async def test_the_ends_of_a_run_that_never_came_are_closed(build) -> None:
+    house = build(parked=2)
+    await house.run()
+    (await armed(house)).end('test')
+    await house.run()
+    before = len(os.listdir('/proc/self/fd'))
+    for _ in range(5):
+        (await armed(house)).end('test')
+        await house.run()
+    assert len(os.listdir('/proc/self/fd')) < before + 10  # five times three would be left
 
 
 class Births:

@@ -439,6 +439,25 @@ async def test_a_run_that_such_a_process_was_to_get_is_run_by_another(step) -> N
     assert json.loads((await step()).output) == [1, None]
 
 
+# has what it is to read of its next run by then, and was not told to begin
+WHILE_ARMED = """def while_armed():
+    %s
+f = sys._getframe()
+while "channel" not in f.f_locals: f = f.f_back
+f.f_locals["channel"].receive = while_armed"""
+
+
+@pytest.mark.parametrize(
+    ('do', 'why'),
+    [('while True: pass', 'ended'), ('os.write(begin_socket(), b"D"); time.sleep(60)', 'order'), ('os._exit(0)', 'ended')],
+    ids=['works', 'says that a run is over', 'ends'],
+)
+async def test_a_process_that_does_anything_before_its_next_run_begins_is_ended(house, step, do, why) -> None:
+    await step(WHILE_ARMED % do)
+    assert await house.ended() == why
+    assert json.loads((await step()).output) == [1, None]
+
+
 async def test_who_parks_a_process_without_a_verdict_ends_it(house, step) -> None:
     assert (await step('os.write(begin_socket(), b"D"); time.sleep(60)')).verdict is None
     assert await house.ended() == 'verdict'

@@ -1,8 +1,8 @@
 """Init's part of a process that runs one run after the other: it lets each begin, looks whether it left anything, and ends what did.
 
-On the line, packets from the supervisor: G and the three descriptors of the next run, T ask the present run to stop. To it: P parked, with
-the run's seconds of processor time and its peak of memory in KiB; E (why) the process is being ended. The script says D on the begin
-socket when its run is over and put in order; what it says decides nothing but when to look.
+On the line, packets from the supervisor: A and the three descriptors of the next run, with which the process waits; G that run begins, with
+them when they did not come before; T ask the present run to stop. To it: P parked, with the run's seconds of processor time and its peak of memory in KiB; E (why) the process is
+being ended. The script says D on the begin socket when its run is over and put in order; what it says decides nothing but when to look.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from .inspection import Inspection, clock_of
 
 KEEP = b'K'  # to the script when it may begin and is to be kept
+ARM = b'A'
 RUN = b'G'
 TERMINATE = b'T'
 PARKED = b'P'
@@ -35,7 +36,9 @@ class Residence:
         self, line: socket.socket, begin: socket.socket, script: int, begin_inside: int, has_namespaces: bool, limits: Mapping[str, int]
     ):
         self.line = line
+        line.setblocking(False)  # Python's recv_fds ignores its flags
         self.is_parked = False
+        self._is_armed = False
         self._begin = begin
         self._script = script
         self._allowance = limits['cpu_seconds']
@@ -58,14 +61,16 @@ class Residence:
                 os.kill(self._script, signal.SIGTERM)
 
     def obey(self) -> bool:
-        """Takes a packet of the supervisor; False when the process is to be ended."""
+        """Takes a packet of the supervisor, if there is one; False when the process is to be ended."""
         try:
             packet, descriptors, _, _ = socket.recv_fds(self.line, 64, DESCRIPTORS)
+        except BlockingIOError:
+            return True
         except OSError:
             return False
         try:
-            if packet == RUN and self.is_parked and len(descriptors) == DESCRIPTORS:
-                return self._run(descriptors)
+            if packet in (ARM, RUN) and self.is_parked and len(descriptors) == (0 if self._is_armed else DESCRIPTORS):
+                return (self._is_armed or self._arm(descriptors)) and (packet == ARM or self._run())
             if packet == TERMINATE:
                 self.stop()
                 return True
@@ -74,16 +79,20 @@ class Residence:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _run(self, descriptors: list[int]) -> bool:
+    def _arm(self, descriptors: list[int]) -> bool:
+        self._is_armed = True
+        try:
+            socket.send_fds(self._begin, [ARM], descriptors, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
+
+    def _run(self) -> bool:
         if self._inspection.processor_seconds() > self._spent + _IDLE_SECONDS:
             self._tell(ENDED + b'awake')
             return False
-        self.is_parked = False
+        self.is_parked = self._is_armed = False
         self._began = time.monotonic()
-        try:
-            socket.send_fds(self._begin, [RUN], descriptors, socket.MSG_DONTWAIT)
-        except OSError:
-            return False
         return True
 
     def done(self) -> bool:
@@ -92,6 +101,8 @@ class Residence:
             if self._begin.recv(64) != DONE:
                 return False
         except OSError:
+            return False
+        if self._is_armed and not self.obey():  # that the run began was said before the script heard of it
             return False
         fault = 'stopped' if self._is_stopping else 'order' if self.is_parked else self._inspection.fault()
         if not fault:
@@ -135,7 +146,7 @@ class Residence:
     def _tell(self, packet: bytes) -> bool:
         """False when nobody listens."""
         try:
-            self.line.send(packet, socket.MSG_DONTWAIT)
+            self.line.send(packet)
         except OSError:
             return False
         return True

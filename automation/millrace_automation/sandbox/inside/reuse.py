@@ -9,7 +9,7 @@ from typing import Any
 
 from . import execution, hygiene, network
 from .channel import DESCRIPTOR, PARSED, Channel
-from .residence import DESCRIPTORS, DONE, RUN
+from .residence import ARM, DESCRIPTORS, DONE
 
 
 class Kept(execution.Script):
@@ -55,7 +55,7 @@ def serve(request: dict[str, Any], channel: Channel, begin: socket.socket) -> in
 
 def _next(channel: Channel, begin: socket.socket) -> dict[str, Any]:
     packet, descriptors, _, _ = socket.recv_fds(begin, 64, DESCRIPTORS)
-    if packet != RUN or len(descriptors) != DESCRIPTORS:
+    if packet != ARM or len(descriptors) != DESCRIPTORS:
         os._exit(0)  # nobody needs this process
     for target, descriptor in zip((1, 2, DESCRIPTOR), descriptors, strict=True):
         os.dup2(descriptor, target)
