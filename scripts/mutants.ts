@@ -37,14 +37,14 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a remembered claim that is not compared',
     file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
-    edits: [['`COUNT(*) = $', '`1 = 1 OR COUNT(*) = $']],
+    edits: [['`ROW_COUNT() = $', '`1 = 1 OR ROW_COUNT() = $']],
     test: `${EXECUTIONS}/dispatcher/intake.test.ts`,
     case: 'ends nothing by what has changed since the claim',
   },
   {
-    name: 'a remembered claim that is compared without a lock',
+    name: 'a remembered claim that takes a later one out of running',
     file: `${EXECUTIONS}/dispatcher/intake-store.ts`,
-    edits: [['line_count = 0 FOR UPDATE', 'line_count = 0']],
+    edits: [['execution IN (?) AND claim_id IN (?) AND', '(execution IN (?) OR claim_id IN (?)) AND']],
     test: `${EXECUTIONS}/dispatcher/fence.test.ts`,
     case: 'by what the claim knew',
   },

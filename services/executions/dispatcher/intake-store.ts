@@ -37,19 +37,18 @@ export async function lock(
   return { epochs: epochsOf(owned), running: new Map(running.map((row) => [hex(row.execution), row])), told };
 }
 
-// The fence for what was remembered, at the beginning of a transaction: takes the same locks, and fails with UNLIKE unless all is as the claims left it.
-export function alike(owner: Buffer, servers: readonly Held[], claims: readonly { execution: Buffer; claim_id: Buffer }[]): string[] {
+// The fence for what was remembered, at the beginning of a transaction: takes the same locks, takes the claims out of running, and fails with UNLIKE
+// unless all of it was as they left it.
+export function takeAlike(owner: Buffer, servers: readonly Held[], claims: readonly { execution: Buffer; claim_id: Buffer }[]): string[] {
   const executions = claims.map(({ execution }) => execution).sort((a, b) => Buffer.compare(a, b));
   const areFirst = format('(SELECT COUNT(*) FROM executions WHERE id IN (?) AND version = 1) = ?', [executions, executions.length]);
   return [
     unlessOwned(owner, servers),
-    unless(
-      `COUNT(*) = ${claims.length} AND ${areFirst}`,
-      format(
-        "FROM running WHERE execution IN (?) AND claim_id IN (?) AND state = 'RUNNING' AND started = 0 AND line_count = 0 FOR UPDATE",
-        [executions, claims.map(({ claim_id }) => claim_id)],
-      ),
-    ),
+    format("DELETE FROM running WHERE execution IN (?) AND claim_id IN (?) AND state = 'RUNNING' AND started = 0 AND line_count = 0", [
+      executions,
+      claims.map(({ claim_id }) => claim_id),
+    ]),
+    unless(`ROW_COUNT() = ${claims.length} AND ${areFirst}`),
   ];
 }
 

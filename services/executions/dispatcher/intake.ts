@@ -6,7 +6,7 @@ import { isDatabaseAway } from '#platform/faults.ts';
 import { fromBytes } from '#platform/id.ts';
 import type { Logger } from '#platform/log.ts';
 import { pause } from '#platform/pause.ts';
-import { claimedOf, contextsOf, type Ends, type Finish, finish, type Leave, type Running } from '../engine/finish.ts';
+import { claimedOf, contextsOf, type Ends, type Finish, finish, type Leave, type Running, takeOut } from '../engine/finish.ts';
 import { afterLoss, afterRefusal, afterResult } from '../engine/machine.ts';
 import type { LoadSpecs } from '../engine/specs.ts';
 import { atOnce, hex, isUnlike, rows } from '../engine/sql.ts';
@@ -128,7 +128,7 @@ async function endAtOnce(deps: Deps, connection: PoolConnection, known: readonly
   const claims = known.map(({ row }) => row);
   failpoint('intake.recalled');
   try {
-    const alike = store.alike(deps.owner, [...servers.values()], claims);
+    const alike = store.takeAlike(deps.owner, [...servers.values()], claims);
     await atOnce(connection, deps.memory.clock, [...alike, ...store.chunks(told), ...finished.statements]);
   } catch (error) {
     if (!isUnlike(error)) throw error;
@@ -156,7 +156,13 @@ async function writeFenced(deps: Deps, connection: PoolConnection, reports: read
   const staying = told.filter(({ row }) => !leaving.has(hex(row.execution)));
   const finished = await finish(connection, leaves);
   failpoint('intake.before_commit');
-  await rows(connection, [...store.chunks(told), ...store.stays(staying.map(stayOf)), ...finished.statements, 'COMMIT']);
+  await rows(connection, [
+    ...store.chunks(told),
+    ...store.stays(staying.map(stayOf)),
+    ...finished.statements,
+    ...takeOut(leaves.map(({ row }) => row)),
+    'COMMIT',
+  ]);
   return tell(deps, told, leaves, finished, replies);
 }
 

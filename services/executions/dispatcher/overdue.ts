@@ -1,7 +1,7 @@
 // Executions in running that nobody will end: their server is lost, or their time is over and the server did not act. Any dispatcher may end them.
 import type { Pool, PoolConnection, ResultSetHeader } from '#platform/db.ts';
 import { failpoint } from '#platform/failpoint.ts';
-import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running } from '../engine/finish.ts';
+import { claimedOf, contextsOf, finish, type Leave, lockRunning, type Running, takeOut } from '../engine/finish.ts';
 import { EVERYONE } from '../engine/gates.ts';
 import { askToStop } from '../engine/leave.ts';
 import { afterDeadline, afterLoss, type Claimed, type Situation, type Verdict } from '../engine/machine.ts';
@@ -94,8 +94,7 @@ async function take(deps: Deps, connection: PoolConnection, ids: readonly Buffer
   });
   const { statements, lanes } = await finish(connection, leaves);
   const orphans = going.filter(({ execution }) => !contexts.has(hex(execution))); // their history was dropped
-  const removals = orphans.map(({ execution }) => format('DELETE FROM running WHERE execution = ?', [execution]));
-  if (statements.length + removals.length > 0) await rows(connection, [...statements, ...removals]);
+  if (going.length > 0) await rows(connection, [...statements, ...takeOut([...leaves.map(({ row }) => row), ...orphans])]);
   failpoint('overdue.before_commit');
   return { leaves, lanes };
 }

@@ -106,7 +106,7 @@ const countLost = (ids: readonly Buffer[]): string =>
 const NO_RETRY = { maxAttempts: 1, initialMs: 0, coefficient: 1, maxMs: 0, nonRetryable: new Set<string>(), onLost: 'FAIL' as const };
 
 export interface Finish {
-  statements: string[]; // that make them leave
+  statements: string[]; // that write what becomes of them: the caller takes them out of running
   lanes: Set<number>; // to ring after the commit
   ends: Ends;
 }
@@ -131,7 +131,6 @@ export async function finish(connection: Connection, leaves: readonly Leave[]): 
     ...update(gone.filter(({ isChanged }) => isChanged)),
     ...insert('results', 'execution, kind, body', ended.filter(hasLargeOutput).map(resultOf)),
     ...told.statements,
-    ...inOrder.map(({ row }) => format('DELETE FROM running WHERE execution = ?', [row.execution])),
   ];
   const ends = told.parts.flatMap(({ bytes, isWhole }, index): [string, Uint8Array][] => {
     const one = ended[index];
@@ -139,6 +138,9 @@ export async function finish(connection: Connection, leaves: readonly Leave[]): 
   });
   return { statements, lanes: new Set([...given.lanes, ...back.map(({ lane }) => lane)]), ends: new Map(ends) };
 }
+
+export const takeOut = (leaving: readonly Pick<Running, 'execution'>[]): string[] =>
+  leaving.length === 0 ? [] : [format('DELETE FROM running WHERE execution IN (?)', [leaving.map(({ execution }) => execution)])];
 
 // `ready` implies that the slot is held: what goes back there keeps it.
 function slotsOf(leaves: readonly Leave[]): Map<string, Buffer[]> {
