@@ -5,7 +5,7 @@ import { readSettings, setting, text } from '#platform/config.ts';
 import { openLog } from '#platform/log.ts';
 import { until } from '../../../tests/world.ts';
 import * as notices from '../engine/notices.ts';
-import { ensureWork, hurry, ring, untilRung, workStream } from '../engine/tickets.ts';
+import { CONSUMER, ensureWork, hurry, ring, untilRung, workStream } from '../engine/tickets.ts';
 import { openTurns, type Turns } from './turns.ts';
 
 const { natsUrl } = readSettings({
@@ -67,6 +67,18 @@ describe('turns', function () {
     ring(bus, [7]);
     await until('the second turn', () => claims.length === 2, 3000);
     expect(claims).to.deep.equal([[7], [7]]);
+  });
+
+  it('is idle while nothing waits but tickets of what was started by its notice', async () => {
+    const turns = take(async () => undefined);
+    const { jsm } = await bus.jetstream();
+    let seen = 0;
+    for (let count = 0; count < 40; count += 1) {
+      hurry(bus, new Set([7]));
+      const { num_ack_pending: inHand } = await jsm.consumers.info(workStream(bus.prefix), CONSUMER);
+      if (inHand === 1 && turns.isIdle()) seen += 1;
+    }
+    expect(seen).to.be.greaterThan(5); // a ticket that is being given to a claim is still in hand, and may be seen once or twice
   });
 
   it('serves lanes in turn, however busy one of them is', async () => {

@@ -22,7 +22,7 @@ interface Deps {
 }
 export interface Turns {
   capacity(): void; // credits may have come
-  isIdle(): boolean; // nothing waits, and the last claim left places free
+  isIdle(): boolean; // nothing waits but tickets behind a notice, and the last claim left places free
   stop(): Promise<void>;
 }
 
@@ -195,7 +195,7 @@ export function openTurns({ bus, log, credits, held, hasDue, claim }: Deps): Tur
       count();
       wake();
     },
-    isIdle: () => slots === 0 && tickets.length === 0 && noticed.size === 0,
+    isIdle: () => slots === 0 && noticed.size === 0 && (tickets.length === 0 || performance.now() < noticeTime + AFTER_MS),
     async stop() {
       for (const stop of unfollow) stop();
       stopped.abort();
